@@ -1,0 +1,1 @@
+"""What runs: data, training, workers and the command line."""

@@ -1,0 +1,1 @@
+"""Training of one configuration. Knows nothing of studies."""

@@ -1,0 +1,1 @@
+"""What may vary: configurations and search spaces, as plain data."""
