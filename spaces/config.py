@@ -14,6 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from spaces.problems import describe
+from spaces.text import digest
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -110,7 +113,9 @@ class VGG(Section):
     @model_validator(mode="after")
     def _groups_divide(self) -> VGG:
         if self.normalization == "group" and any(width % self.groups for width in self.widths):
-            raise ValueError(f"groups must divide every width, but got groups={self.groups}, widths={self.widths}")
+            raise ValueError(
+                f"groups must divide every width, but got groups={self.groups}, widths={self.widths}"
+            )
         return self
 
 
@@ -222,7 +227,7 @@ class Cosine(_Schedule):
 
 
 class CosineRestarts(_Schedule):
-    """SGDR (Loshchilov and Hutter 2017): cosine annealing that starts again, each cycle longer than the last."""
+    """SGDR (Loshchilov and Hutter 2017): cosine annealing that starts again, each time for longer."""
 
     name: Literal["cosine-restarts"] = "cosine-restarts"
     cycles: Annotated[int, Field(ge=1, le=20)] = 3
@@ -314,21 +319,9 @@ class Configuration(Section):
 
     def fingerprint(self) -> str:
         """A short hash that two configurations share exactly when all their settings agree."""
-        from spaces.text import digest
-
         return digest(self.tree())
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first problem of a pydantic error as one line: path, rule and value.
-
-    The tags that pydantic puts into the path of a section with variants (``optimizer.sgd.lr``) are left out.
-    """
-    problem = error.errors(include_url=False)[0]
-    tags = {"sgd", "adam", "adamw", "nadam", "adamax", "rmsprop"}
-    path = ".".join(str(part) for part in problem["loc"] if part not in tags)
-    rule = problem["msg"].removeprefix("Value error, ")
-    rule = rule[:1].lower() + rule[1:]
-    value = problem["input"]
-    shown = "" if isinstance(value, dict) or problem["type"] == "value_error" else f", but got {value!r}"
-    return f"{path or 'configuration'}: {rule}{shown}"
+    """The first problem of reading a configuration as one line: path, rule and value."""
+    return describe(error, Configuration)

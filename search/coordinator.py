@@ -1,0 +1,269 @@
+"""The command ``run``: from its settings to a finished, interrupted or continued study."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Protocol
+
+from search.data.request import DataRequest
+from search.workers import WorkerOrder, Workers, automatic_count, prepare_workers
+from spaces.space import Space
+from studies.methods import check_pruner, check_sampler, resolve_pruner
+from studies.progress import Progress, ProgressMeter
+from studies.record import StudyRecord, outcome_of
+from studies.storage import open_storage, probe
+from studies.study import SearchStudy, open_study
+from studies.summary import Summary, summarize
+
+POLL = 0.5
+"""Seconds between two looks at the study."""
+HOPELESS = 3
+"""Workers that may die in a row without a slot being closed, for each worker there is."""
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """What a user asks for with ``cifar-search run``."""
+
+    space: Space
+    data: DataRequest
+    storage_url: str
+    study: str | None = None
+    trials: int | None = None
+    """The study's total; None: 50, or the whole grid, or as many as fit ``timeout``."""
+    timeout: float | None = None
+    """Seconds of searching."""
+    epochs: int | None = None
+    val_size: float | int | None = None
+    train_size: int | None = None
+    sampler: str = "auto"
+    pruner: str = "auto"
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int | None = None
+    """Local processes; None: as many as the device carries."""
+    repeat: int = 1
+
+
+class Screen(Protocol):
+    """Where a search shows itself."""
+
+    def say(self, line: str) -> None: ...
+
+    def decoding(self, done: int, total: int) -> None: ...
+
+    def update(self, progress: Progress, stopping: bool) -> None: ...
+
+    def finish(self, summary: Summary) -> None: ...
+
+
+def run_search(request: SearchRequest, screen: Screen) -> int:
+    """Search until the study's total, its time or Ctrl-C; return the exit code.
+
+    Raises:
+        ValueError: for whatever a user can get wrong, before anything is made or changed.
+    """
+    check_sampler(request.sampler)
+    check_pruner(request.pruner)
+    probe(request.storage_url)
+    prepare_workers()
+    order, study = _prepare(request, screen)
+    closed, total = study.slots().closed(), study.total()
+    if total is not None and closed >= total:
+        screen.say(f"study {study.name!r} has closed {closed} of {total} trials: nothing left to do")
+        screen.finish(summarize(study))
+        return 0
+    return _Session(request, order, study, screen).run()
+
+
+def _prepare(request: SearchRequest, screen: Screen) -> tuple[WorkerOrder, SearchStudy]:
+    """Load, check and announce everything, then create or continue the study."""
+    from search.data.sources import load
+    from search.data.split import make_split
+    from search.prepare import (
+        adapt,
+        check_fit,
+        data_record,
+        resolve_device,
+        resolve_precision,
+        split_record,
+    )
+
+    device = resolve_device(request.device)
+    data = load(request.data, screen.decoding)
+    split = make_split(data.labels_N, data.n_train, request.val_size, request.train_size, request.seed)
+    precision = resolve_precision(request.precision, device)
+    adapted = adapt(request.space, data, request.epochs, precision)
+    check_fit(adapted.space.base, data, split)
+    timed = request.timeout is not None and request.trials is None
+    record = StudyRecord(
+        space_name=request.space.name,
+        space=adapted.space.to_yaml(),
+        space_fingerprint=request.space.fingerprint(),
+        data=data_record(data),
+        split=split_record(split),
+        epochs=adapted.space.base.training.epochs,
+        precision=precision,
+        seed=request.seed,
+        sampler=request.sampler,
+        pruner=resolve_pruner(request.pruner, timed, request.space.pruning_warmup),
+        repeat=request.repeat,
+        changes=adapted.changes,
+    )
+    total = _total(request, adapted.space)
+    storage = open_storage(request.storage_url, create=True)
+    name = request.study or f"{request.space.name}-{data.name}"
+    study = open_study(storage, name, record, total)
+    method = _method(request, study, screen)
+    workers = request.workers or automatic_count(device.type)
+    workers = workers if total is None else max(1, min(workers, total))
+    order = WorkerOrder(request.storage_url, name, request.data, str(device), workers, *method)
+    _announce(study, order, screen)
+    return order, study
+
+
+def _total(request: SearchRequest, space: Space) -> int | None:
+    if request.trials is not None:
+        return request.trials
+    if request.sampler == "grid":
+        return len(space.grid()) * request.repeat
+    return None if request.timeout is not None else 50
+
+
+def _method(request: SearchRequest, study: SearchStudy, screen: Screen) -> tuple[str, str]:
+    """The sampler and pruner of this session: as asked for, else the study's own."""
+    for kind, asked, kept in (
+        ("sampler", request.sampler, study.record.sampler),
+        ("pruner", request.pruner, study.record.pruner),
+    ):
+        if asked not in ("auto", kept):
+            notice = f"continued with the {kind} {asked} after {kept}"
+            study.add_notice(notice)
+            screen.say(f"note: {notice}")
+    sampler = study.record.sampler if request.sampler == "auto" else request.sampler
+    return sampler, study.record.pruner if request.pruner == "auto" else request.pruner
+
+
+def _announce(study: SearchStudy, order: WorkerOrder, screen: Screen) -> None:
+    from search.objective import device_name, versions
+    from search.prepare import resolve_device
+
+    record, total, closed = study.record, study.total(), study.slots().closed()
+    screen.say(f"question: {study.space.question}")
+    screen.say(
+        f"study {study.name!r}: {closed} of {total or 'unlimited'} trials closed; "
+        f"{record.data.name}: {record.split.train_images} images to train, {record.split.val_images} to "
+        f"validate; {record.epochs} epochs; {order.parallel} worker(s) on {order.device}; "
+        f"sampler {order.sampler}, pruner {order.pruner}, seed {record.seed}"
+    )
+    for change in record.changes:
+        screen.say(f"note: {change}")
+    levels = study.space.levels
+    if levels and total is not None and total % len(levels):
+        screen.say(f"note: {total} trials cannot be shared evenly by the {len(levels)} levels compared")
+    earlier = [outcome for trial in study.trials() if (outcome := outcome_of(trial)) and outcome.versions]
+    here = (device_name(resolve_device(order.device)), versions())
+    if earlier and (earlier[-1].device, earlier[-1].versions) != here:
+        before = (earlier[-1].device, earlier[-1].versions)
+        notice = f"continued on {_hardware(*here)} after {_hardware(*before)}"
+        study.add_notice(notice)
+        screen.say(f"note: {notice}")
+
+
+def _hardware(device: str, versions: dict[str, str]) -> str:
+    return f"{device} with {', '.join(f'{name} {version}' for name, version in versions.items())}"
+
+
+class _Session:
+    """The workers of one command, watched until they are done or told to stop."""
+
+    def __init__(
+        self, request: SearchRequest, order: WorkerOrder, study: SearchStudy, screen: Screen
+    ) -> None:
+        self._study = study
+        self._screen = screen
+        self._deadline = None if request.timeout is None else time.monotonic() + request.timeout
+        self._interrupts = 0
+        self._wake = threading.Event()
+        self._order = order
+        self._deaths_in_a_row = 0
+        self._closed = study.slots().closed()
+
+    def run(self) -> int:
+        """Watch; return the exit code."""
+        with self._signals():
+            self._workers = Workers(self._order, self._order.parallel)
+            self._meter = ProgressMeter(self._study)
+            code = self._watch()
+        summary = summarize(self._study)
+        self._screen.finish(summary)
+        if code == 130:
+            self._screen.say(
+                "interrupted; running trials were put back. The same command continues the study"
+            )
+        return code
+
+    def _watch(self) -> int:
+        stopping = False
+        while len(self._workers):
+            self._wake.wait(POLL)
+            self._wake.clear()
+            if self._interrupts > 1:
+                return self._kill()
+            if not stopping and (self._interrupts or self._out_of_time()):
+                stopping = True
+                self._workers.stop()
+            if not self._replace_dead(stopping):
+                return 1
+            self._screen.update(self._meter.read(), stopping)
+        return 130 if self._interrupts else 0
+
+    def _out_of_time(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def _kill(self) -> int:
+        names = self._workers.names()
+        self._workers.kill()
+        self._study.fail_lost(names, "interrupted")
+        return 130
+
+    def _replace_dead(self, stopping: bool) -> bool:
+        """Put the trials of dead workers back and start others; false if they do nothing but die."""
+        dead = self._workers.collect_dead()
+        if not dead:
+            return True
+        self._study.fail_lost(dead)
+        closed = self._study.slots().closed()
+        self._deaths_in_a_row = len(dead) + (self._deaths_in_a_row if closed == self._closed else 0)
+        self._closed = closed
+        self._screen.say(f"{len(dead)} worker(s) died; their trials are put back")
+        if self._deaths_in_a_row >= HOPELESS * self._order.parallel:
+            self._screen.say("workers keep dying without finishing a trial; giving up")
+            self._workers.kill()
+            return False
+        if not stopping:
+            for _ in dead:
+                self._workers.start_one()
+        return True
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Count Ctrl-C and SIGTERM while the workers run."""
+
+        def interrupted(_number: int, _frame: FrameType | None) -> None:
+            self._interrupts += 1
+            self._wake.set()
+
+        former = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)

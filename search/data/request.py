@@ -1,0 +1,35 @@
+"""What a user asks for with ``--dataset``, ``--data-dir`` and ``--image-size``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+
+class DataUnavailable(ValueError):
+    """A known data set is neither here nor to be had over the network; one line that says what to do."""
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """Which images to load. Small and picklable, so that every worker process can load them for itself."""
+
+    dataset: str
+    """A registered name, or the path of a folder of images (``./digits`` is a folder, ``digits`` is not)."""
+    data_dir: Path | None = None
+    """Where downloads and the cache live; None: ``$CIFAR_SEARCH_DATA``, else the user's cache folder."""
+    image_size: int | None = None
+    """Resize every image to this many pixels square (bilinear, antialiased); None: their own size."""
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None and self.image_size < 1:
+            raise ValueError(f"--image-size must be 1 pixel or more, but got {self.image_size}")
+
+    @property
+    def directory(self) -> Path:
+        """The data folder that this request means. It may not exist yet."""
+        chosen = self.data_dir or os.environ.get("CIFAR_SEARCH_DATA")
+        return Path(chosen or platformdirs.user_cache_dir("cifar-search")).expanduser().resolve()

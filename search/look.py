@@ -1,0 +1,198 @@
+"""The commands that look and change nothing: data sets and studies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from search.data.describe import describe
+from search.data.images import ImageData, Images, Labels
+from search.data.preview import draw_grid, first_of_each
+from search.data.request import DataRequest
+from search.data.sources import load
+from search.data.split import make_split
+from search.screen import make_screen
+from search.text import percent, settings, sparkline
+from spaces.space import Space
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False))  # noqa: T201 (a script reads this)
+
+
+def describe_data(
+    request: DataRequest,
+    split_settings: tuple[float | int | None, int | None, int],
+    preview: Path | None,
+    augment: str | None,
+    as_json: bool,
+) -> None:
+    """Print what there is to know of a data set, and draw its first hundred images.
+
+    Args:
+        request: which data set.
+        split_settings: validation size, training size and seed.
+        preview: the PNG file to draw; None: none.
+        augment: a space that augments the images drawn, each row by a configuration drawn from it.
+        as_json: print JSON.
+    """
+    space = Space.load(augment) if augment else None
+    screen = make_screen("", "")
+    data = load(request, screen.decoding)
+    split = make_split(data.labels_N, data.n_train, *split_settings, classes=data.classes)
+    description = describe(data, split)
+    if as_json:
+        _print_json(description)
+    else:
+        _print_description(description)
+    if preview is not None:
+        shown_N = first_of_each(data.labels_N)
+        images_NHWC = data.images_NHWC[shown_N] if space is None else _augmented(data, shown_N, space)
+        draw_grid(images_NHWC, data.labels_N[shown_N], data.classes, preview)
+
+
+def _augmented(data: ImageData, shown_N: Labels, space: Space) -> Images:
+    """The chosen images augmented, every ten of them by a configuration of their own drawn from the space."""
+    import optuna
+    import torch
+
+    from search.prepare import adapt
+    from search.training.augmentation.pipeline import preview_batch
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    torch.manual_seed(0)
+    space = adapt(space, data, None, "fp32").space
+    draws = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    images_NHWC, rows = torch.from_numpy(data.images_NHWC), []
+    for indices_B in torch.from_numpy(shown_N).split(10):
+        augmentation = space.configure(space.suggest(draws.ask())).augmentation
+        rows.append(preview_batch(augmentation, images_NHWC, indices_B))
+    return (torch.cat(rows) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def _print_description(description: dict[str, Any]) -> None:
+    console = _console()
+    size = f"{description['height']}x{description['width']}, {description['channels']} channel(s)"
+    train, val = sum(description["train"].values()), sum(description["validation"].values())
+    lines = {
+        "data set": f"{description['name']}: {description['images']} images of {size}",
+        "split": f"{train} to train, {val} to validate (seed {description['split']['seed']})",
+        "test": "there, unopened"
+        if description["has_test"]
+        else "none: retrain will have nothing to test on",
+        "mean": ", ".join(f"{value:.4f}" for value in description["mean"])
+        + " (of the training images in [0, 1])",
+        "std": ", ".join(f"{value:.4f}" for value in description["std"]),
+        "mirroring": "keeps the labels" if description["mirrors"] else "can change a label: flips are off",
+        "converted": ", ".join(f"{n} {mode}" for mode, n in description["converted"].items()) or "none",
+        "hash": description["hash"],
+    }
+    for key, value in lines.items():
+        console.print(Text(f"{key + ':':<11}{value}"), soft_wrap=True)
+    table = Table("class", "train", "validation", title=f"{len(description['classes'])} classes")
+    for name in description["classes"]:
+        counts = (str(description[part][name]) for part in ("train", "validation"))
+        table.add_row(Text(name), *counts)
+    console.print(table)
+
+
+def list_studies(storage_url: str, as_json: bool) -> None:
+    """Print the studies of a database."""
+    import optuna
+
+    from studies.record import STUDY, read_study
+    from studies.slots import Slots
+    from studies.storage import open_storage
+
+    storage = open_storage(storage_url, create=False)
+    rows = []
+    for study in optuna.get_all_study_summaries(storage=storage, include_best_trial=False):
+        if STUDY not in study.user_attrs:
+            rows.append({"name": study.study_name, "space": None, "dataset": None, "closed": study.n_trials})
+            continue
+        record = read_study(study.user_attrs, study.study_name)
+        loaded = optuna.load_study(study_name=study.study_name, storage=storage)
+        slots = Slots(loaded.get_trials(deepcopy=False))
+        values = [trial.value for trial in slots.closing_trials() if trial.state.name == "COMPLETE"]
+        rows.append({
+            "name": study.study_name,
+            "space": record.space_name,
+            "dataset": record.data.name,
+            "epochs": record.epochs,
+            "closed": slots.closed(),
+            "total": study.user_attrs.get("trials"),
+            "best": max(values, default=None),
+        })  # fmt: skip
+    if as_json:
+        _print_json(rows)
+        return
+    _print_studies(rows)
+
+
+def _print_studies(rows: list[dict[str, Any]]) -> None:
+    table = Table("study", "space", "data set", "epochs", "closed", "total", "best")
+    for row in rows:
+        ours = row["space"] is not None
+        table.add_row(
+            Text(row["name"]),
+            row["space"] or "(not ours)",
+            Text(row["dataset"] or "-"),
+            str(row.get("epochs", "-")),
+            str(row["closed"]),
+            str(row.get("total") or ("unlimited" if ours else "-")),
+            percent(row.get("best")),
+        )
+    _console().print(table)
+
+
+def show_study(storage_url: str, name: str, as_json: bool) -> None:
+    """Print a study: its leaderboard and its trials' curves."""
+    from search.tables import summary_view
+    from studies.storage import open_storage
+    from studies.study import SearchStudy
+    from studies.summary import as_json as study_as_json
+    from studies.summary import summarize
+
+    study = SearchStudy(open_storage(storage_url, create=False), name)
+    if as_json:
+        _print_json(study_as_json(study))
+        return
+    console, summary = _console(), summarize(study)
+    record = study.record
+    console.print(Text(f"question: {summary.question}"))
+    console.print(
+        Text(
+            f"{summary.space} on {summary.dataset}: {summary.train_images} images to train, "
+            f"{summary.val_images} to validate, {summary.epochs} epochs, seed {record.seed}, "
+            f"{', '.join(summary.device) or 'no device yet'}"
+        )
+    )
+    console.print(summary_view(summary))
+    console.print(_curves(study))
+
+
+def _curves(study: Any) -> Table:
+    from studies.record import outcome_of
+
+    table = Table(title="validation accuracy by epoch", title_justify="left")
+    for column, justify in (("trial", "right"), ("ended", "left"), ("accuracy", "right"), ("curve", "left")):
+        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("settings", overflow="fold")
+    for trial in study.trials():
+        outcome = outcome_of(trial)
+        curve = [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
+        ended = outcome.reason if outcome else trial.state.name.lower()
+        table.add_row(
+            str(trial.number), ended, percent(trial.value), sparkline(curve), Text(settings(trial.params))
+        )
+    return table

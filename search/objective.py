@@ -1,0 +1,129 @@
+"""The only bridge between Optuna and training: a claimed slot, trained epoch by epoch and reported."""
+
+from __future__ import annotations
+
+import platform
+import traceback
+from collections.abc import Callable
+from importlib.metadata import version
+
+import torch
+from optuna.trial import TrialState
+
+from search.training.engine import EpochReport, Run, peak_memory
+from search.training.models import cost
+from search.training.resident import ResidentData
+from studies.record import History, Outcome, Reason
+from studies.study import Claim, SearchStudy
+
+
+class TrialRun:
+    """One attempt of a slot: started, advanced by an epoch when told, and closed in the study.
+
+    Several can be advanced in turn by one thread. Whatever goes wrong in a trial ends that trial alone.
+    """
+
+    def __init__(self, study: SearchStudy, claim: Claim, data: ResidentData) -> None:
+        self._study = study
+        self._claim = claim
+        self._data = data
+        self._run: Run | None = None
+        self._closed = False
+
+    def advance(self) -> bool:
+        """Train one epoch, report it, and decide; false once the trial is over and recorded."""
+        try:
+            self._advance()
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            self._fail("out of memory", str(error))
+        except ValueError as error:
+            self._fail("invalid", str(error))
+        except Exception:  # a fault in one trial, whatever it is, must not end the study
+            self._fail("error", traceback.format_exc(limit=-8))
+        return not self._closed
+
+    def _advance(self) -> None:
+        if self._run is None:
+            self._run = Run(self._claim.configuration, self._data, self._data.device, self._claim.seed)
+        report = self._run.train_epoch()
+        self._claim.trial.report(report.val_accuracy, report.epoch)
+        if report.diverged:
+            self._close(TrialState.PRUNED, self._outcome("diverged", "the loss is no longer a finite number"))
+        elif self._run.finished:
+            self._complete(self._run)
+        elif self._claim.trial.should_prune():
+            self._close(TrialState.PRUNED, self._outcome("pruned"))
+
+    def _complete(self, run: Run) -> None:
+        stopped = run.epoch < self._claim.configuration.training.epochs
+        result = run.finish()
+        outcome = self._outcome("stopped early" if stopped else "finished").model_copy(
+            update={"epoch": result.epoch}
+        )
+        self._close(TrialState.COMPLETE, outcome, result.value)
+
+    def interrupt(self) -> None:
+        """End the attempt so that its slot is open again."""
+        self._close(TrialState.FAIL, self._outcome("interrupted"))
+
+    def _fail(self, reason: Reason, message: str) -> None:
+        self._close(TrialState.FAIL, self._outcome(reason, message[-2000:]))
+        if self._data.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _close(self, state: TrialState, outcome: Outcome, value: float | None = None) -> None:
+        history = history_of(self._run.history if self._run else [])
+        self._closed = True
+        self._study.close(self._claim.trial_id, state, outcome, history, value)
+        self._run = None
+
+    def _outcome(self, reason: Reason, message: str = "") -> Outcome:
+        reports = self._run.history if self._run else []
+        best = max(reports, key=lambda report: report.val_accuracy, default=None)
+        speeds = sorted(report.images_per_second for report in reports)
+        return Outcome(
+            reason=reason,
+            message=message,
+            epoch=len(reports),
+            best_accuracy=best.val_accuracy if best else None,
+            best_epoch=best.epoch if best else None,
+            seconds=sum(report.seconds for report in reports),
+            images_per_second=speeds[len(speeds) // 2] if speeds else None,
+            peak_memory=peak_memory(self._data.device),
+            device=device_name(self._data.device),
+            versions=versions(),
+            **(self._cost() if reports else {}),
+        )
+
+    def _cost(self) -> dict[str, int]:
+        size = cost(self._claim.configuration.model, self._data.shape)
+        return {"parameters": size.parameters, "multiply_adds": size.multiply_adds}
+
+
+def history_of(reports: list[EpochReport]) -> History:
+    """The curves as they are stored: five significant digits, and no value where none is finite."""
+
+    def column(value: Callable[[EpochReport], float]) -> tuple[float | None, ...]:
+        rounded = (float(f"{value(report):.5g}") for report in reports)
+        return tuple(number if abs(number) < float("inf") else None for number in rounded)
+
+    return History(
+        train_loss=column(lambda report: report.train_loss),
+        train_accuracy=column(lambda report: report.train_accuracy),
+        val_loss=column(lambda report: report.val_loss),
+        lr=column(lambda report: report.lr),
+        seconds=column(lambda report: report.seconds),
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """What people call the device: the GPU's name, or "CPU" and its architecture."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({platform.machine()})"
+
+
+def versions() -> dict[str, str]:
+    """The versions that can change a result."""
+    packages = ("torch", "torchvision", "optuna", "cifar-search")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

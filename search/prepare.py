@@ -1,0 +1,108 @@
+"""What a search and its workers do before the first trial: data, split, the space fitted to them, the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from search.data.request import DataRequest
+from search.data.sources import ImageData, load
+from search.data.split import Split, make_split
+from search.training.engine import Run
+from search.training.models import cost
+from search.training.resident import ResidentData, make_resident
+from spaces.config import Configuration
+from spaces.space import Space
+from spaces.text import unknown
+from studies.record import DataRecord, SplitRecord, StudyRecord
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called ``name``: auto (CUDA if there is one), cpu, cuda or cuda:N.
+
+    Raises:
+        ValueError: if there is no such device, listing those that there are.
+    """
+    there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if name == "auto":
+        return torch.device("cuda:0" if len(there) > 1 else "cpu")
+    if name == "cuda" and len(there) > 1:
+        return torch.device("cuda:0")
+    if name not in there:
+        raise ValueError(f"--device: {unknown('device', name, ['auto', *there])}")
+    return torch.device(name)
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """What "auto" means on this device: bf16 on CUDA, fp32 on a CPU."""
+    if precision != "auto":
+        return precision
+    return "bf16" if device.type == "cuda" else "fp32"
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A space fitted to a data set and a command, and what was changed for it."""
+
+    space: Space
+    changes: tuple[str, ...]
+
+
+def adapt(space: Space, data: ImageData, epochs: int | None, precision: str) -> Adapted:
+    """Fit a space to the data: no flips where mirroring changes labels; and to the command's settings."""
+    changes = []
+    settings: dict[str, object] = {"training.precision": precision}
+    if epochs is not None:
+        settings["training.epochs"] = epochs
+    space = space.with_base(settings)
+    if not data.mirrors and space.reaches("augmentation.flip"):
+        space = space.without({"augmentation.flip": 0.0})
+        changes.append(f"flips are fixed off: mirroring an image of {data.name} can change its label")
+    return Adapted(space, tuple(changes))
+
+
+def check_fit(configuration: Configuration, data: ImageData, split: Split) -> None:
+    """Refuse a base configuration that cannot be trained on these data.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    tiny = make_resident(data, split, torch.device("cpu"))
+    cost(configuration.model, tiny.shape)
+    Run(configuration, tiny, torch.device("cpu"), seed=0)
+
+
+def data_record(data: ImageData) -> DataRecord:
+    """The data set as a study keeps it."""
+    _, height, width, channels = data.images_NHWC.shape
+    return DataRecord(name=data.name, hash=data.hash, classes=data.classes, shape=(height, width, channels))
+
+
+def split_record(split: Split) -> SplitRecord:
+    """The split as a study keeps it."""
+    return SplitRecord(
+        seed=split.seed,
+        val_size=split.val_size,
+        train_size=split.train_size,
+        hash=split.hash,
+        train_images=len(split.train_indices),
+        val_images=len(split.val_indices),
+    )
+
+
+def resident_data(request: DataRequest, record: StudyRecord, device: torch.device) -> ResidentData:
+    """The study's data and split on ``device``.
+
+    Raises:
+        ValueError: if the data found here are not those of the study.
+    """
+    data = load(request)
+    if data.hash != record.data.hash:
+        raise ValueError(
+            f"--dataset: the study's data have the hash {record.data.hash[:12]}, but {request.dataset} here "
+            f"has {data.hash[:12]}"
+        )
+    kept = record.split
+    split = make_split(data.labels_N, data.n_train, kept.val_size, kept.train_size, kept.seed)
+    return make_resident(data, split, device)

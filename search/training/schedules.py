@@ -1,0 +1,78 @@
+"""Learning-rate schedules as closed forms of the share of the run that has passed.
+
+Each is a function of t in [0, 1) that gives the rate as a share of the full one. A run tabulates it once, a
+value for every step, so that no step waits for the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.training.registry import Registry
+from spaces import config
+
+Shares = NDArray[np.float64]
+schedules: Registry[Callable[..., Shares]] = Registry("schedule")
+"""Functions (configuration section, t_T) -> factor_T."""
+
+
+def schedule_table(schedule: config.Schedule, steps: int) -> Shares:
+    """The factor of the learning rate at each of ``steps`` steps, shape (steps,), in [0, 1].
+
+    With ``warmup`` the first share of the steps rises linearly, 1/n, 2/n, ..., n/n, and the schedule itself
+    runs over what is left.
+    """
+    rising = round(schedule.warmup * steps)
+    left = steps - rising
+    after = schedules[schedule.name](schedule, np.arange(left) / max(left, 1))
+    return np.concatenate([np.arange(1, rising + 1) / max(rising, 1), after])
+
+
+def _half_cosine(start: float, end: float, t: Shares) -> Shares:
+    return end + (start - end) * (1 + np.cos(np.pi * t)) / 2
+
+
+@schedules.register("constant")
+def constant(schedule: config.Constant, t: Shares) -> Shares:  # noqa: ARG001 (one signature for all)
+    """The full rate throughout."""
+    return np.ones_like(t)
+
+
+@schedules.register("step")
+def step(schedule: config.Step, t: Shares) -> Shares:
+    """gamma ** (number of milestones passed)."""
+    passed = (t[:, None] >= np.asarray(schedule.milestones)[None, :]).sum(axis=1)
+    return np.asarray(schedule.gamma**passed, dtype=np.float64)
+
+
+@schedules.register("cosine")
+def cosine(schedule: config.Cosine, t: Shares) -> Shares:
+    """Loshchilov and Hutter 2017 (arXiv:1608.03983), equation 5, a single cycle."""
+    return _half_cosine(1.0, schedule.final, t)
+
+
+@schedules.register("cosine-restarts")
+def cosine_restarts(schedule: config.CosineRestarts, t: Shares) -> Shares:
+    """Loshchilov and Hutter 2017 (arXiv:1608.03983), equation 5, with cycles that grow by a factor."""
+    lengths = schedule.growth ** np.arange(schedule.cycles)
+    ends = np.cumsum(lengths) / lengths.sum()
+    starts = np.concatenate([[0.0], ends[:-1]])
+    cycle = np.minimum(np.searchsorted(ends, t, side="right"), schedule.cycles - 1)
+    return _half_cosine(1.0, schedule.final, (t - starts[cycle]) / (ends - starts)[cycle])
+
+
+@schedules.register("one-cycle")
+def one_cycle(schedule: config.OneCycle, t: Shares) -> Shares:
+    """Smith and Topin 2018 (arXiv:1708.07120) with half cosines, as in torch's OneCycleLR."""
+    up = _half_cosine(schedule.start, 1.0, t / schedule.peak)
+    down = _half_cosine(1.0, schedule.final, (t - schedule.peak) / (1 - schedule.peak))
+    return np.where(t < schedule.peak, up, down)
+
+
+@schedules.register("triangular")
+def triangular(schedule: config.Triangular, t: Shares) -> Shares:
+    """One triangle of Smith 2017 (arXiv:1506.01186)."""
+    return np.interp(t, [0.0, schedule.peak, 1.0], [schedule.start, 1.0, schedule.final])

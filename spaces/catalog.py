@@ -1,0 +1,54 @@
+"""Where spaces come from: the built-in ones in ``library``, and a user's own files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from spaces.text import unknown
+
+_LIBRARY = Path(__file__).with_name("library")
+
+
+def built_in() -> dict[str, str]:
+    """The question of every built-in space, by name."""
+    return {name: _question(file.read_text("utf-8")) for name, file in _files().items()}
+
+
+def find(name_or_path: str) -> tuple[str, str, str]:
+    """The text of a space file, the source to name in complaints, and the name of the space.
+
+    A built-in space goes by its name; whatever ends in .yaml or .yml or has a slash is the path of a file.
+
+    Raises:
+        ValueError: for an unknown name or a file that cannot be read.
+    """
+    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
+        return _read(Path(name_or_path)), name_or_path, Path(name_or_path).stem
+    files = _files()
+    if name_or_path not in files:
+        raise unknown("space", name_or_path, files)
+    file = files[name_or_path]
+    return _read(file), file.name, name_or_path
+
+
+def _files() -> dict[str, Path]:
+    return {file.stem: file for file in sorted(_LIBRARY.glob("*.yaml"))}
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: must be UTF-8 text, but byte {error.start} is not") from None
+
+
+def _question(text: str) -> str:
+    """The value of the first key, which in the library is the question; the rest is not parsed, so that the
+    list of spaces comes at once."""
+    scalars = (event for event in yaml.parse(text, yaml.SafeLoader) if isinstance(event, yaml.ScalarEvent))
+    assert next(scalars).value == "question"
+    return str(next(scalars).value)

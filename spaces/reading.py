@@ -1,0 +1,59 @@
+"""The entries of a space file, checked one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spaces.config import Configuration
+from spaces.parameter import read_parameters
+from spaces.text import brief, unknown
+
+KEYS = ("question", "command", "cost", "result", "base", "balance", "pruning_warmup", "first", "parameters")
+
+
+def read_fields(tree: object) -> dict[str, Any]:
+    """The fields of a ``Space`` from a file's tree: everything that can be checked entry by entry.
+
+    Raises:
+        ValueError: the place, the rule and the value.
+    """
+    if not isinstance(tree, dict):
+        raise ValueError(f"must be a mapping with question, base and parameters, but got {brief(tree)}")
+    for key in tree:
+        if key not in KEYS:
+            raise unknown("key", key, KEYS)
+    if not tree.get("question"):
+        raise ValueError("question: must be given: one sentence that the search answers")
+    base = tree.get("base", {})
+    return {
+        **{key: _prose(tree, key) for key in ("question", "command", "cost", "result")},
+        "written": base,
+        "base": Configuration.read(base, "base"),
+        "parameters": read_parameters(tree.get("parameters")),
+        "balance": tree.get("balance"),
+        "pruning_warmup": _share(tree.get("pruning_warmup")),
+        "first": _entries(tree.get("first", [])),
+    }
+
+
+def _prose(tree: dict[str, Any], key: str) -> str:
+    text = tree.get(key, "")
+    if not isinstance(text, str):
+        raise ValueError(f"{key}: must be text, but got {brief(text)}")
+    return " ".join(text.split())
+
+
+def _share(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ValueError(
+            f"pruning_warmup: must be a share of the epochs, from 0 to 1, but got {brief(value)}"
+        )
+    return float(value)
+
+
+def _entries(first: object) -> tuple[dict[str, Any], ...]:
+    if not isinstance(first, list) or not all(isinstance(entry, dict) and entry for entry in first):
+        raise ValueError(f"first: must be a list of mappings of parameters to values, but got {brief(first)}")
+    return tuple(first)

@@ -1,0 +1,26 @@
+"""The levels by which a scientific parameter's trials are grouped: its options, its steps, or three ranges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from spaces.domain import Choice, Domain, Value, label
+from spaces.text import short_number
+
+MOST_STEPS = 8
+"""A stepped range with more steps than this is cut into three ranges, like a continuous one."""
+
+
+def levels(domain: Domain) -> tuple[list[str], Callable[[Value], str]]:
+    """The labels of a domain's levels, in order, and the function from a value to its label."""
+    points = list(domain.grid() or [])
+    if isinstance(domain, Choice) or 0 < len(points) <= MOST_STEPS:
+        return [label(point) for point in points], label
+    scale = math.log if domain.log else float
+    low, high = scale(domain.low), scale(domain.high)
+    cuts = [low + (high - low) * share for share in (0, 1 / 3, 2 / 3, 1)]
+    unscaled = [math.exp(cut) if domain.log else cut for cut in cuts]
+    shown = [short_number(float(f"{cut:.2g}")) for cut in unscaled]
+    labels = [f"{shown[third]} to {shown[third + 1]}" for third in range(3)]
+    return labels, lambda value: labels[sum(scale(float(value)) >= cut for cut in cuts[1:3])]

@@ -1,0 +1,108 @@
+"""A running study at one moment, and how long it may still take."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from studies.record import outcome_of, slot_of
+from studies.study import SearchStudy
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial that is being trained."""
+
+    slot: int
+    parameters: dict[str, Any]
+    accuracies: tuple[float, ...]
+    """Validation accuracy after each epoch so far."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A closed slot."""
+
+    slot: int
+    number: int
+    reason: str
+    accuracy: float | None
+    epochs: int
+    seconds: float
+    parameters: dict[str, Any]
+    message: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What there is to show."""
+
+    total: int | None
+    epochs: int
+    running: tuple[Running, ...]
+    ended: tuple[Ended, ...]
+    seconds_left: float | None
+    """Estimate from the epochs trained since this command began; None while there is none."""
+
+    @property
+    def best(self) -> Ended | None:
+        """The completed trial with the highest accuracy."""
+        completed = [end for end in self.ended if end.accuracy is not None and end.reason != "pruned"]
+        return max(completed, key=lambda end: end.accuracy or 0.0, default=None)
+
+
+class ProgressMeter:
+    """Watches one study from the moment that it is made."""
+
+    def __init__(self, study: SearchStudy) -> None:
+        self._study = study
+        self._start = time.monotonic()
+        self._epochs_before = _epochs_trained(study.trials())
+
+    def read(self) -> Progress:
+        """Look at the study."""
+        slots = self._study.slots()
+        ended = tuple(_ended(trial) for trial in slots.closing_trials())
+        trials = [trial for attempts in slots.attempts.values() for trial in attempts]
+        running = tuple(_running(trial) for trial in trials if trial.state == TrialState.RUNNING)
+        return Progress(
+            self._study.total(), self._study.record.epochs, running, ended, self._left(trials, running, ended)
+        )
+
+    def _left(
+        self, trials: list[FrozenTrial], running: tuple[Running, ...], ended: tuple[Ended, ...]
+    ) -> float | None:
+        trained = _epochs_trained(trials) - self._epochs_before
+        total, full = self._study.total(), self._study.record.epochs
+        if total is None or trained == 0:
+            return None
+        usual = sum(end.epochs for end in ended) / len(ended) if ended else full
+        done = sum(min(len(run.accuracies), usual) for run in running)
+        left = (total - len(ended)) * usual - done
+        return max(left, 0.0) * (time.monotonic() - self._start) / trained
+
+
+def _epochs_trained(trials: list[FrozenTrial]) -> int:
+    return sum(len(trial.intermediate_values) for trial in trials)
+
+
+def _running(trial: FrozenTrial) -> Running:
+    values = tuple(trial.intermediate_values[step] for step in sorted(trial.intermediate_values))
+    return Running(slot_of(trial) or 0, dict(trial.params), values)
+
+
+def _ended(trial: FrozenTrial) -> Ended:
+    outcome = outcome_of(trial)
+    return Ended(
+        slot=slot_of(trial) or 0,
+        number=trial.number,
+        reason=outcome.reason if outcome else "lost",
+        accuracy=trial.value,
+        epochs=len(trial.intermediate_values),
+        seconds=outcome.seconds if outcome else 0.0,
+        parameters=dict(trial.params),
+        message=outcome.message if outcome else "",
+    )

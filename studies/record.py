@@ -1,0 +1,188 @@
+"""What a study keeps beside Optuna's own columns, typed, and where in its attributes.
+
+Of the study: what it searches and on which data (``StudyRecord``). Of a trial: its slot and attempt from the
+moment that it is queued, its ``Setup`` once its parameters are drawn, its ``Outcome`` and its curves
+(``History``) when it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from optuna.trial import FrozenTrial
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from spaces.config import first_problem
+
+STUDY = "cifar-search"
+TOTAL = "trials"
+NOTICES = "notices"
+SLOT = "slot"
+ATTEMPT = "attempt"
+SETUP = "setup"
+OUTCOME = "outcome"
+HISTORY = "history"
+
+Reason = Literal[
+    "finished",
+    "stopped early",
+    "pruned",
+    "diverged",
+    "interrupted",
+    "out of memory",
+    "invalid",
+    "error",
+    "lost",
+]
+"""Why an attempt ended. lost: its worker died or fell silent."""
+
+FINAL_REASONS: frozenset[Reason] = frozenset({"out of memory", "invalid"})
+"""Failures that would repeat themselves: they close a slot at once."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+
+class SplitRecord(_Record):
+    """How the training images were divided."""
+
+    seed: int
+    val_size: float | int | None
+    train_size: int | None
+    hash: str
+    train_images: int
+    val_images: int
+
+
+class DataRecord(_Record):
+    """The data set, by content."""
+
+    name: str
+    hash: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    """Height, width, channels."""
+
+
+class StudyRecord(_Record):
+    """What a study searches, on which data, by which method. Does not change once the study exists."""
+
+    format: Literal[1] = 1
+    space_name: str
+    space: str
+    """The space's YAML, as adapted to the data and the command."""
+    space_fingerprint: str
+    data: DataRecord
+    split: SplitRecord
+    epochs: int
+    precision: str
+    seed: int
+    sampler: str
+    pruner: str
+    repeat: int = 1
+    """Slots for each point of a grid."""
+    changes: tuple[str, ...] = ()
+    """How the space was adapted, for people to read."""
+
+
+class Setup(_Record):
+    """What an attempt is about to run."""
+
+    seed: int
+    repeat: int
+    """How many earlier slots run the same configuration."""
+    fingerprint: str
+    configuration: dict[str, Any]
+    worker: str
+    sampler: str
+    pruner: str
+
+
+class Outcome(_Record):
+    """How an attempt ended."""
+
+    reason: Reason
+    message: str = ""
+    epoch: int = 0
+    """The epoch that the value belongs to."""
+    best_accuracy: float | None = None
+    best_epoch: int | None = None
+    seconds: float = 0.0
+    images_per_second: float | None = None
+    peak_memory: int | None = None
+    """Bytes: of the device's allocator on CUDA, else of the whole process."""
+    parameters: int | None = None
+    multiply_adds: int | None = None
+    """Of one image's forward pass."""
+    device: str = ""
+    versions: dict[str, str] = {}
+
+
+class History(_Record):
+    """An attempt's curves, one entry an epoch. Validation accuracy is Optuna's own intermediate value."""
+
+    train_loss: tuple[float | None, ...] = ()
+    train_accuracy: tuple[float | None, ...] = ()
+    val_loss: tuple[float | None, ...] = ()
+    lr: tuple[float, ...] = ()
+    seconds: tuple[float, ...] = ()
+
+    def pieces(self, size: int = 500) -> list[dict[str, Sequence[float | None]]]:
+        """Cut into spans of epochs, so that each fits the text column of every database (MySQL: 64 KiB)."""
+        columns = self.model_dump()
+        return [
+            {name: values[start : start + size] for name, values in columns.items()}
+            for start in range(0, len(self.seconds), size)
+        ]
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Mapping[str, Sequence[Any]]]) -> History:
+        """Put spans of epochs together again."""
+        names = cls.model_fields
+        return cls(**{name: tuple(v for piece in pieces for v in piece[name]) for name in names})
+
+
+def read_study(attributes: Mapping[str, Any], name: str) -> StudyRecord:
+    """The record of a study.
+
+    Raises:
+        ValueError: if the study was not made by this program, or by a version with another format.
+    """
+    if STUDY not in attributes:
+        raise ValueError(f"study {name!r} was not made by cifar-search; choose another name with --study")
+    try:
+        return StudyRecord.model_validate(attributes[STUDY])
+    except ValidationError as error:
+        raise ValueError(f"study {name!r} cannot be read: {first_problem(error)}") from None
+
+
+def slot_of(trial: FrozenTrial) -> int | None:
+    """The slot that a trial is an attempt of."""
+    return trial.user_attrs.get(SLOT)
+
+
+def setup_of(trial: FrozenTrial) -> Setup | None:
+    """What the trial set out to run; None if it ended before that was decided."""
+    stored = trial.user_attrs.get(SETUP)
+    return Setup.model_validate(stored) if stored else None
+
+
+def outcome_of(trial: FrozenTrial) -> Outcome | None:
+    """How the trial ended; None while it runs."""
+    stored = trial.user_attrs.get(OUTCOME)
+    return Outcome.model_validate(stored) if stored else None
+
+
+def history_key(piece: int) -> str:
+    """The attribute that holds the given span of epochs."""
+    return HISTORY if piece == 0 else f"{HISTORY} {piece}"
+
+
+def history_of(trial: FrozenTrial) -> History:
+    """The trial's curves, as far as they were recorded."""
+    pieces = []
+    while history_key(len(pieces)) in trial.user_attrs:
+        pieces.append(trial.user_attrs[history_key(len(pieces))])
+    return History.joined(pieces)

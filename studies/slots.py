@@ -1,0 +1,68 @@
+"""The N trainings that a study owes. Each slot is closed by one attempt; Optuna's trials are attempts.
+
+A slot is closed when an attempt of it completed or was pruned, or when it failed for good: at once for
+reasons that repeat themselves, else after three failed attempts. An attempt that was interrupted or whose
+worker was lost does not close it, and an interruption does not count as a failure.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from optuna.trial import FrozenTrial, TrialState
+
+from studies.record import FINAL_REASONS, outcome_of, slot_of
+
+ATTEMPTS = 3
+_CLOSING = (TrialState.COMPLETE, TrialState.PRUNED)
+_LIVING = (TrialState.RUNNING, TrialState.WAITING)
+
+
+class Slots:
+    """A view of a study's trials by slot, at one moment."""
+
+    def __init__(self, trials: Iterable[FrozenTrial]) -> None:
+        self.attempts: dict[int, list[FrozenTrial]] = defaultdict(list)
+        for trial in trials:
+            slot = slot_of(trial)
+            if slot is not None:
+                self.attempts[slot].append(trial)
+
+    def is_closed(self, slot: int) -> bool:
+        """Whether the slot needs no further attempt."""
+        attempts = self.attempts.get(slot, [])
+        return any(trial.state in _CLOSING for trial in attempts) or self.failed_for_good(slot)
+
+    def failed_for_good(self, slot: int) -> bool:
+        """Whether the slot was given up."""
+        attempts = self.attempts.get(slot, [])
+        if any(trial.state in _CLOSING for trial in attempts):
+            return False
+        outcomes = [outcome_of(trial) for trial in attempts if trial.state == TrialState.FAIL]
+        reasons = ["lost" if outcome is None else outcome.reason for outcome in outcomes]
+        counted = [reason for reason in reasons if reason != "interrupted"]
+        return len(counted) >= ATTEMPTS or any(reason in FINAL_REASONS for reason in counted)
+
+    def is_living(self, slot: int) -> bool:
+        """Whether an attempt of the slot is running or queued."""
+        return any(trial.state in _LIVING for trial in self.attempts.get(slot, []))
+
+    def next_open(self, total: int | None) -> int | None:
+        """The lowest slot below ``total`` (None: without end) that needs an attempt and has none living."""
+        limit = len(self.attempts) + 1 if total is None else total
+        return next((s for s in range(limit) if not self.is_living(s) and not self.is_closed(s)), None)
+
+    def closed(self) -> int:
+        """How many slots are closed."""
+        return sum(self.is_closed(slot) for slot in self.attempts)
+
+    def closing_trials(self) -> list[FrozenTrial]:
+        """Of each closed slot the attempt that closed it, in the order of slots."""
+        return [closing for slot in sorted(self.attempts) if (closing := self._closing(slot))]
+
+    def _closing(self, slot: int) -> FrozenTrial | None:
+        for trial in self.attempts[slot]:
+            if trial.state in _CLOSING:
+                return trial
+        return self.attempts[slot][-1] if self.failed_for_good(slot) else None

@@ -1,0 +1,249 @@
+"""The storage of studies: Optuna's ``RDBStorage`` on SQLite, PostgreSQL and MySQL (MariaDB), safe to share.
+
+What it adds: one-line errors without passwords; a look at the database before anything is made; tables made
+once, by one process; times in UTC; SQLite transactions that cannot read the same thing and both act on it;
+small connection pools. Each process opens a storage of its own: one is never sent to another process. A
+process holds at most five connections to a server: one idle, three while threads are busy, one for a lock.
+
+Uses of Optuna's internals, held by a test:
+
+- ``optuna.storages._rdb.models``: ``BaseModel.metadata``, the tables and columns;
+- ``RDBStorage(url)`` calls ``str.format`` on the URL, so that braces are doubled;
+- ``RDBStorage(skip_table_creation=True)`` only reads, where the versions of the tables are written down;
+- ``RDBStorage.engine``;
+- ``RDBStorage.record_heartbeat(trial_id)`` and ``RDBStorage._get_stale_trial_ids(study_id)``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import NullPool
+
+from studies import sqlite
+from studies.locks import database_lock, lock_file, study_lock
+from studies.urls import DRIVER_ERRORS, StorageError, check_url, clean_message, masked
+
+__all__ = ["StorageError", "check_url", "clean_message", "masked", "open_storage", "study_lock"]
+
+CONNECT_TIMEOUT = 10
+"""Seconds to wait for a server that does not answer, to connect."""
+_POOL = {"pool_size": 1, "max_overflow": 3, "pool_pre_ping": True}
+_MYSQL_ARGUMENTS = {
+    "connect_timeout": CONNECT_TIMEOUT,
+    "read_timeout": 180,  # longer than any lock is waited for
+    "init_command": "SET time_zone = '+00:00', wait_timeout = 100",
+}
+"""The server ends a connection that is silent for 100 s, and frees what it held, since its machine may have
+vanished. One that was only idle is opened anew."""
+_KEEPALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 9}
+"""With these a PostgreSQL connection whose other end has vanished ends after a minute, on both sides."""
+_BEGIN = {
+    ("sqlite", True): "BEGIN IMMEDIATE",
+    ("postgresql", False): "SET TRANSACTION READ ONLY",
+    ("mysql", False): "SET TRANSACTION READ ONLY",
+}
+"""How a transaction begins that may write (True) or must not. SQLite itself would take the write lock only at
+the first write, so that two processes could read the same queued trial and both take it; and whether a
+transaction will write is not known when it begins. To only read, SQLite's connections are read-only."""
+_CORE_TABLES = {"version_info", "studies", "trials"}
+"""Tables that every version of Optuna with a database has made."""
+
+
+class Storage(RDBStorage):
+    """An ``RDBStorage`` that stays in its process: a pickle would hold the password and lose the settings."""
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a storage is not sent to another process: send its URL, and open it there")
+
+    def close(self) -> None:
+        """Close the idle connections; the last one of an SQLite file folds its ``-wal`` file back into it."""
+        self.remove_session()
+        self.engine.dispose()
+
+
+def open_storage(
+    url: str | URL,
+    *,
+    create: bool,
+    write: bool = False,
+    heartbeat: int | None = None,
+    grace: int | None = None,
+) -> Storage:
+    """Open the storage that the URL names.
+
+    Args:
+        url: as ``check_url`` takes it; an SQLite path is relative to the working folder.
+        create: make the file and the tables where there are none. Without it nothing is ever made or
+            changed, and the database must hold Optuna's tables.
+        write: open to write into a storage that exists; ``create`` implies it. Without either the storage
+            only reads, and refuses to write.
+        heartbeat: seconds between two signs of life of a running trial, for ``RDBStorage``'s bookkeeping.
+        grace: seconds of silence after which a trial counts as lost; twice ``heartbeat`` by default.
+
+    Raises:
+        StorageError: the database cannot be reached, is not ours to use, holds no studies, is read-only, or
+            has the tables of another version of Optuna.
+    """
+    parsed = check_url(url)
+    write = write or create
+    with _one_line_errors(url):
+        target = _resolved(parsed)
+        if _is_sqlite(target):
+            sqlite.check_file(_path(target), write=write)
+        ready = _is_set_up(target, write=write)
+        if not (ready or create):
+            raise StorageError("holds no studies")
+        if write and not (ready and _is_shareable(target)):
+            _set_up(target)
+        storage = _construct(target, write=write, heartbeat_interval=heartbeat, grace_period=grace)
+        _check_version(storage, target)
+    return storage
+
+
+@contextmanager
+def _one_line_errors(url: str | URL) -> Iterator[None]:
+    try:
+        yield
+    except DRIVER_ERRORS as error:
+        raise StorageError(f"storage {masked(url)}: {clean_message(error, url)}") from None
+
+
+def _set_up(url: URL) -> None:
+    """Make what is missing of file and tables, once, however many processes come here together."""
+    with _engine(url, write=True) as engine, database_lock(engine, "set up"):
+        if _is_sqlite(url):
+            sqlite.use_wal(_path(url))
+        if not _is_set_up(url, write=True):
+            _construct(url, write=True, skip_table_creation=False).close()
+
+
+def _construct(url: URL, *, write: bool, skip_table_creation: bool = True, **options: Any) -> Storage:
+    text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Argument ``heartbeat_interval``", ExperimentalWarning)
+        storage = Storage(
+            text,
+            engine_kwargs=_engine_options(url, write=write),
+            skip_compatibility_check=True,  # _check_version does it, with one-line errors
+            skip_table_creation=skip_table_creation,
+            **options,
+        )
+    if statement := _BEGIN.get((url.get_backend_name(), write)):
+        _begin_with(storage.engine, statement)
+    return storage
+
+
+def _check_version(storage: Storage, url: URL) -> None:
+    tables, ours = storage.get_current_version(), storage.get_head_version()
+    if tables == ours:
+        return
+    older = tables in storage.get_all_versions()
+    storage.close()
+    remedy = f"optuna storage upgrade --storage {masked(url)}" if older else "pip install --upgrade optuna"
+    raise StorageError(
+        f"its tables are those of {'an older' if older else 'a newer'} Optuna ({tables}), but this Optuna "
+        f"{optuna.__version__} needs {ours}: {remedy}"
+    )
+
+
+def _is_set_up(url: URL, *, write: bool) -> bool:
+    """Whether Optuna's tables are there, whole, with their version written down. Changes nothing.
+
+    Raises:
+        StorageError: the database belongs to another program.
+    """
+    if _is_sqlite(url):
+        path = _path(url)
+        if sqlite.holds_nothing(path):
+            return False
+        # A lock file says that this file has been opened to write before. Only then may a look at it make
+        # SQLite's own files for a moment, which makes it safe beside other processes that are starting.
+        write = write and lock_file(path).exists()
+    with _engine(url, write=write) as engine, engine.connect() as connection:
+        return _tables_are_whole(connection)
+
+
+def _tables_are_whole(connection: Connection) -> bool:
+    inspector = inspect(connection)
+    found = set(inspector.get_table_names())
+    expected = models.BaseModel.metadata.tables
+    versions = "SELECT version_num FROM alembic_version"
+    if "alembic_version" in found and connection.exec_driver_sql(versions).first():
+        if not found >= _CORE_TABLES:
+            raise _other_program(found)
+        return True  # the version is the last thing that Optuna writes
+    others = found - expected.keys() - {"alembic_version"}
+    if others and connection.dialect.name == "sqlite":
+        raise _other_program(others)
+    for name in found & expected.keys():
+        if not {column["name"] for column in inspector.get_columns(name)} >= expected[name].columns.keys():
+            raise _other_program({name})
+    return False
+
+
+def _other_program(tables: set[str]) -> StorageError:
+    some = ", ".join(sorted(tables)[:3])
+    return StorageError(f"holds tables of another program ({some}): studies need a database of their own")
+
+
+@contextmanager
+def _engine(url: URL, *, write: bool) -> Iterator[Engine]:
+    """A short-lived engine."""
+    engine = create_engine(url, **_engine_options(url, write=write))
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _engine_options(url: URL, *, write: bool) -> dict[str, Any]:
+    """Keyword arguments of ``create_engine``; what the URL itself sets (``?connect_timeout=3``) stays."""
+    if _is_sqlite(url):
+        connect = sqlite.writer if write else sqlite.reader
+        pool = _POOL if write else {"poolclass": NullPool}  # so that each read sees the file as it is then
+        return {**pool, "creator": partial(connect, _path(url))}
+    arguments = _postgres_arguments() if url.get_backend_name() == "postgresql" else _MYSQL_ARGUMENTS
+    return {**_POOL, "connect_args": {key: value for key, value in arguments.items() if key not in url.query}}
+
+
+def _postgres_arguments() -> dict[str, Any]:
+    settings = {"timezone": "UTC"} | {f"tcp_{name}": value for name, value in _KEEPALIVE.items()}
+    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    return {"connect_timeout": CONNECT_TIMEOUT, "options": options, **_KEEPALIVE}
+
+
+def _begin_with(engine: Engine, statement: str) -> None:
+    """Let every transaction of the engine begin with the statement."""
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(statement)
+
+
+def _is_sqlite(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
+
+
+def _path(url: URL) -> Path:
+    return Path(url.database or "")
+
+
+def _resolved(url: URL) -> URL:
+    """An SQLite URL by the file's real path, beside which (not beside a link to it) SQLite's other files are."""
+    return url.set(database=str(_path(url).resolve())) if _is_sqlite(url) else url
+
+
+def _is_shareable(url: URL) -> bool:
+    return not _is_sqlite(url) or sqlite.is_wal(_path(url))

@@ -1,0 +1,205 @@
+"""What a study has found so far: counts, leaderboard, levels, importances, time. Plain data, ready for JSON.
+
+An accuracy is that of ``runs`` trainings on the study's validation images; nothing here is an interval, since
+an adaptive, pruned search samples unevenly: levels are described, not tested.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial, TrialState
+
+from spaces.parameter import Parameter
+from studies.levels import levels
+from studies.record import history_of, outcome_of, setup_of, slot_of
+from studies.study import SearchStudy
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One configuration on the leaderboard."""
+
+    accuracy: float
+    """Mean validation accuracy over ``runs``."""
+    runs: int
+    spread: float | None
+    """Standard deviation over the runs; None for a single one."""
+    trials: tuple[int, ...]
+    parameters: dict[str, Any]
+    seconds: float
+    """Mean training time of a run."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """What was seen of the trials at one level of a scientific parameter. Descriptive."""
+
+    parameter: str
+    level: str
+    trials: int
+    pruned: int
+    best: float | None
+    top_quarter: float | None
+    """Mean accuracy of the better quarter (at least one) of the completed trials."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A study at one moment."""
+
+    name: str
+    space: str
+    question: str
+    dataset: str
+    train_images: int
+    val_images: int
+    epochs: int
+    total: int | None
+    closed: int
+    ended: dict[str, int]
+    """Closed slots by the reason of the attempt that closed them."""
+    attempts: int
+    leaderboard: tuple[Entry, ...]
+    levels: tuple[Level, ...]
+    importances: dict[str, float]
+    """PED-ANOVA shares of the completed trials' variance; empty where there are too few."""
+    seconds_trained: float
+    seconds_saved: float
+    """Estimate: the epochs that pruned trials did not run, at their own speed."""
+    device: tuple[str, ...]
+    notices: tuple[str, ...]
+
+    @property
+    def standard_error(self) -> float | None:
+        """Binomial standard error of the best accuracy, from the number of validation images alone."""
+        if not self.leaderboard:
+            return None
+        accuracy = self.leaderboard[0].accuracy
+        return math.sqrt(accuracy * (1 - accuracy) / self.val_images)
+
+
+def summarize(study: SearchStudy) -> Summary:
+    """Read a study and sum it up."""
+    slots = study.slots()
+    closing = slots.closing_trials()
+    outcomes = [outcome for trial in closing if (outcome := outcome_of(trial))]
+    all_outcomes = [outcome for trial in study.trials() if (outcome := outcome_of(trial))]
+    record = study.record
+    return Summary(
+        name=study.name,
+        space=record.space_name,
+        question=study.space.question,
+        dataset=record.data.name,
+        train_images=record.split.train_images,
+        val_images=record.split.val_images,
+        epochs=record.epochs,
+        total=study.total(),
+        closed=len(closing),
+        ended=dict(Counter(outcome.reason for outcome in outcomes)),
+        attempts=len(study.trials()),
+        leaderboard=_leaderboard(closing),
+        levels=tuple(_levels(study, closing)),
+        importances=_importances(study),
+        seconds_trained=sum(outcome.seconds for outcome in all_outcomes),
+        seconds_saved=sum(_saved(trial, record.epochs) for trial in closing),
+        device=tuple(sorted({outcome.device for outcome in all_outcomes if outcome.device})),
+        notices=tuple(study.notices()),
+    )
+
+
+def _completed(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if trial.state == TrialState.COMPLETE]
+
+
+def _leaderboard(closing: list[FrozenTrial]) -> tuple[Entry, ...]:
+    """Completed configurations, best mean first; runs of the same configuration are one entry."""
+    by_configuration: dict[str, list[FrozenTrial]] = defaultdict(list)
+    for trial in _completed(closing):
+        setup = setup_of(trial)
+        by_configuration[setup.fingerprint if setup else str(trial.number)].append(trial)
+    entries = [_entry(trials) for trials in by_configuration.values()]
+    return tuple(sorted(entries, key=lambda entry: -entry.accuracy))
+
+
+def _entry(trials: list[FrozenTrial]) -> Entry:
+    values = [trial.value for trial in trials if trial.value is not None]
+    outcomes = [outcome for trial in trials if (outcome := outcome_of(trial))]
+    return Entry(
+        accuracy=statistics.fmean(values),
+        runs=len(values),
+        spread=statistics.stdev(values) if len(values) > 1 else None,
+        trials=tuple(trial.number for trial in trials),
+        parameters=dict(trials[0].params),
+        seconds=statistics.fmean(outcome.seconds for outcome in outcomes),
+    )
+
+
+def _levels(study: SearchStudy, closing: list[FrozenTrial]) -> Iterable[Level]:
+    for parameter in study.space.parameters:
+        if parameter.role != "scientific":
+            continue
+        labels, level_of = levels(parameter.domain)
+        for label in labels:
+            having = [trial for trial in closing if parameter.name in trial.params]
+            yield _level(parameter, label, [t for t in having if level_of(t.params[parameter.name]) == label])
+
+
+def _level(parameter: Parameter, label: str, trials: list[FrozenTrial]) -> Level:
+    values = sorted((trial.value for trial in _completed(trials) if trial.value is not None), reverse=True)
+    top = values[: max(1, round(len(values) / 4))]
+    return Level(
+        parameter=parameter.name,
+        level=label,
+        trials=len(trials),
+        pruned=sum(trial.state == TrialState.PRUNED for trial in trials),
+        best=values[0] if values else None,
+        top_quarter=statistics.fmean(top) if top else None,
+    )
+
+
+def _importances(study: SearchStudy) -> dict[str, float]:
+    if len(_completed(study.trials())) < 10:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        shares = optuna.importance.get_param_importances(study.optuna)
+    return {name: share for name, share in shares.items() if math.isfinite(share)}
+
+
+def _saved(trial: FrozenTrial, epochs: int) -> float:
+    outcome = outcome_of(trial)
+    if outcome is None or outcome.reason != "pruned" or outcome.epoch == 0:
+        return 0.0
+    return outcome.seconds / outcome.epoch * (epochs - outcome.epoch)
+
+
+def as_json(study: SearchStudy) -> dict[str, Any]:
+    """The summary and every attempt, for scripts."""
+    summary = summarize(study)
+    attempts = [_attempt(trial) for trial in study.trials()]
+    return {**asdict(summary), "standard_error": summary.standard_error, "trials": attempts}
+
+
+def _attempt(trial: FrozenTrial) -> dict[str, Any]:
+    setup, outcome = setup_of(trial), outcome_of(trial)
+    return {
+        "number": trial.number,
+        "slot": slot_of(trial),
+        "state": trial.state.name.lower(),
+        "value": trial.value,
+        "parameters": dict(trial.params),
+        "seed": setup.seed if setup else None,
+        "configuration": setup.configuration if setup else None,
+        "outcome": outcome.model_dump(mode="json") if outcome else None,
+        "val_accuracy": [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)],
+        "history": history_of(trial).model_dump(mode="json"),
+    }
