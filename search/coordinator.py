@@ -223,7 +223,7 @@ class _Session:
             if not self._replace_dead(stopping):
                 return 1
             self._screen.update(self._meter.read(), stopping)
-        return 130 if self._interrupts else 0
+        return 130 if self._interrupts and not self._study.is_complete() else 0
 
     def _out_of_time(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline

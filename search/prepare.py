@@ -56,9 +56,11 @@ def adapt(space: Space, data: ImageData, epochs: int | None, precision: str) -> 
     if epochs is not None:
         settings["training.epochs"] = epochs
     space = space.with_base(settings)
-    if not data.mirrors and space.reaches("augmentation.flip"):
-        space = space.without({"augmentation.flip": 0.0})
-        changes.append(f"flips are fixed off: mirroring an image of {data.name} can change its label")
+    if not data.mirrors:
+        flipless = space.without({"augmentation.flip": 0.0})
+        if flipless.fingerprint() != space.fingerprint():
+            changes.append(f"flips are fixed off: mirroring an image of {data.name} can change its label")
+            space = flipless
     return Adapted(space, tuple(changes))
 
 

@@ -29,6 +29,9 @@ class _Base:
         """Show a line that stays."""
         self.console.print(Text(line))
 
+    def close(self) -> None:
+        """Give the terminal back."""
+
     def finish(self, summary: Summary) -> None:
         """Show what the study has found."""
         self.console.print(summary_view(summary))

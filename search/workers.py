@@ -54,7 +54,7 @@ def work(order: WorkerOrder, name: str, stopping: Callable[[], bool]) -> None:
     from studies.study import SearchStudy
 
     torch.set_num_threads(1)
-    storage = open_storage(order.storage_url, create=False)
+    storage = open_storage(order.storage_url, create=False, write=True)
     study = SearchStudy(storage, order.study, order.pruner)
     data = resident_data(order.data, study.record, torch.device(order.device))
     heartbeat = Heartbeat(storage)

@@ -167,6 +167,16 @@ class Space:
             return None
 
     @cached_property
+    def base_values(self) -> dict[str, Value]:
+        """The base as values of parameters: of those that are active in it and can have its setting."""
+        values: dict[str, Value] = {}
+        for parameter in self.parameters:
+            value = self.base_value(parameter) if parameter.is_active(values) else None
+            if value is not None:
+                values[parameter.name] = value
+        return values
+
+    @cached_property
     def defaults(self) -> dict[str, Value]:
         """For every parameter the base's value; where it has no such value, its own lowest or first."""
         base = {parameter.name: self.base_value(parameter) for parameter in self.parameters}
@@ -275,13 +285,10 @@ class Space:
         return {setting: value for setting, value in section.items() if setting != "name"}
 
     def _base_note(self, parameter: Parameter) -> str:
-        value = self.base_value(parameter)
-        if value is not None:
-            return label(value)
-        try:
-            return brief(at(self.base.tree(), parameter.path))
-        except KeyError:
+        if not parameter.is_active(self.base_values):
             return ""
+        value = self.base_values.get(parameter.name, at(self.base.tree(), parameter.path))
+        return label(value) if isinstance(value, (bool, int, float, str)) else brief(value)
 
     def _gives(self, parameter: Parameter, option: Value, setting: object) -> bool:
         wanted = parameter.domain.setting(option)

@@ -5,6 +5,7 @@ A tree holds only what somebody wrote down; the typed configuration fills in the
 
 from __future__ import annotations
 
+from functools import cache
 from inspect import isclass
 from typing import Any, get_args
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 Tree = dict[str, Any]
 
 
+@cache
 def sections(model: type[BaseModel] | None, field: str) -> dict[str, type[BaseModel]]:
     """The sections that a field can hold, by their ``name``: several for one with variants, none for a
     plain setting. A section without a ``name`` has the key ''."""

@@ -35,20 +35,28 @@ from studies import sqlite
 from studies.locks import database_lock, lock_file, study_lock
 from studies.urls import DRIVER_ERRORS, StorageError, check_url, clean_message, masked
 
-__all__ = ["StorageError", "check_url", "clean_message", "masked", "open_storage", "study_lock"]
+__all__ = ["StorageError", "check_url", "clean_message", "masked", "open_storage", "probe", "study_lock"]
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for a server that does not answer, to connect."""
+_ANSWER_TIMEOUT = 180
+"""Seconds to wait for an answer from MySQL; longer than any lock is waited for."""
 _POOL = {"pool_size": 1, "max_overflow": 3, "pool_pre_ping": True}
-_MYSQL_ARGUMENTS = {
+_MYSQL_ARGUMENTS: dict[str, Any] = {
     "connect_timeout": CONNECT_TIMEOUT,
-    "read_timeout": 180,  # longer than any lock is waited for
     "init_command": "SET time_zone = '+00:00', wait_timeout = 100",
 }
 """The server ends a connection that is silent for 100 s, and frees what it held, since its machine may have
 vanished. One that was only idle is opened anew."""
 _KEEPALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 9}
 """With these a PostgreSQL connection whose other end has vanished ends after a minute, on both sides."""
+_POSTGRES_ARGUMENTS: dict[str, Any] = {
+    "connect_timeout": CONNECT_TIMEOUT,
+    "options": " ".join(
+        ["-c timezone=UTC", *(f"-c tcp_{name}={value}" for name, value in _KEEPALIVE.items())]
+    ),
+    **_KEEPALIVE,
+}
 _BEGIN = {
     ("sqlite", True): "BEGIN IMMEDIATE",
     ("postgresql", False): "SET TRANSACTION READ ONLY",
@@ -112,6 +120,21 @@ def open_storage(
     return storage
 
 
+def probe(url: str | URL) -> None:
+    """Check that studies could be kept at the URL, without making or changing anything.
+
+    Raises:
+        StorageError: as ``open_storage`` would.
+    """
+    parsed = check_url(url)
+    with _one_line_errors(url):
+        target = _resolved(parsed)
+        if _is_sqlite(target):
+            sqlite.check_file(_path(target), write=True)
+        if _is_set_up(target, write=False):
+            open_storage(url, create=False).close()
+
+
 @contextmanager
 def _one_line_errors(url: str | URL) -> Iterator[None]:
     try:
@@ -171,7 +194,8 @@ def _is_set_up(url: URL, *, write: bool) -> bool:
         # A lock file says that this file has been opened to write before. Only then may a look at it make
         # SQLite's own files for a moment, which makes it safe beside other processes that are starting.
         write = write and lock_file(path).exists()
-    with _engine(url, write=write) as engine, engine.connect() as connection:
+    # PyMySQL greets a server under the timeout for answers, so that a silent one shows here, within seconds.
+    with _engine(url, write=write, read_timeout=CONNECT_TIMEOUT) as engine, engine.connect() as connection:
         return _tables_are_whole(connection)
 
 
@@ -199,29 +223,25 @@ def _other_program(tables: set[str]) -> StorageError:
 
 
 @contextmanager
-def _engine(url: URL, *, write: bool) -> Iterator[Engine]:
+def _engine(url: URL, *, write: bool, read_timeout: int = _ANSWER_TIMEOUT) -> Iterator[Engine]:
     """A short-lived engine."""
-    engine = create_engine(url, **_engine_options(url, write=write))
+    engine = create_engine(url, **_engine_options(url, write=write, read_timeout=read_timeout))
     try:
         yield engine
     finally:
         engine.dispose()
 
 
-def _engine_options(url: URL, *, write: bool) -> dict[str, Any]:
+def _engine_options(url: URL, *, write: bool, read_timeout: int = _ANSWER_TIMEOUT) -> dict[str, Any]:
     """Keyword arguments of ``create_engine``; what the URL itself sets (``?connect_timeout=3``) stays."""
     if _is_sqlite(url):
         connect = sqlite.writer if write else sqlite.reader
         pool = _POOL if write else {"poolclass": NullPool}  # so that each read sees the file as it is then
         return {**pool, "creator": partial(connect, _path(url))}
-    arguments = _postgres_arguments() if url.get_backend_name() == "postgresql" else _MYSQL_ARGUMENTS
+    arguments = _MYSQL_ARGUMENTS | {"read_timeout": read_timeout}
+    if url.get_backend_name() == "postgresql":
+        arguments = _POSTGRES_ARGUMENTS
     return {**_POOL, "connect_args": {key: value for key, value in arguments.items() if key not in url.query}}
-
-
-def _postgres_arguments() -> dict[str, Any]:
-    settings = {"timezone": "UTC"} | {f"tcp_{name}": value for name, value in _KEEPALIVE.items()}
-    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
-    return {"connect_timeout": CONNECT_TIMEOUT, "options": options, **_KEEPALIVE}
 
 
 def _begin_with(engine: Engine, statement: str) -> None:

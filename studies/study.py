@@ -6,13 +6,14 @@ of workers on any number of machines owe exactly N closed slots together.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.exceptions import DuplicatedStudyError
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -26,6 +27,7 @@ from studies.slots import Slots
 from studies.storage import study_lock
 
 _TRAINING, _SAMPLING = 0, 1
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # the screen tells of every trial already
 
 
 def derived_seed(study_seed: int, purpose: int, index: int) -> int:
@@ -251,7 +253,9 @@ def open_study(storage: RDBStorage, name: str, wanted: StudyRecord, total: int |
         except DuplicatedStudyError:
             created = optuna.load_study(study_name=name, storage=storage)
         if _just_created(created):
-            created.set_metric_names(["validation accuracy"])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                created.set_metric_names(["validation accuracy"])
             created.set_user_attr(record.STUDY, wanted.model_dump(mode="json"))
         study = SearchStudy(storage, name)
         refuse_other_search(study, wanted)

@@ -75,10 +75,11 @@ def _opened(dataset: type[CIFAR10], which: Which, request: DataRequest) -> CIFAR
 
 def _what_to_do(name: str, dataset: type[CIFAR10], root: Path, error: Exception) -> str:
     archive = root / dataset.filename
-    refused = " in place of the file there, whose checksum is wrong" if _is_another(archive, dataset) else ""
+    refused = ", in place of the one there, whose checksum is wrong" if _is_another(archive, dataset) else ""
+    cause = getattr(error, "reason", error)  # what urllib wraps
     return (
-        f"{name} is not in {root} and could not be downloaded from {dataset.url} ({one_line(error)}): "
-        f"put {dataset.filename} by hand at {archive}{refused}, or use data that needs no download: "
+        f"{name} is not in {root} and could not be downloaded from {dataset.url} ({one_line(cause)}): "
+        f"put that file by hand at {archive}{refused}, or use data that needs no download: "
         "--dataset digits, or --dataset FOLDER with images as train/CLASS/*"
     )
 

@@ -38,7 +38,7 @@ def folder_part(which: Which, request: DataRequest) -> Part:
     Raises:
         ValueError: one line with the folder, class or file and the rule that it breaks.
     """
-    root = Path(request.dataset).expanduser().resolve()
+    root = request.folder
     classes = _checked_classes(root)
     has_test = (root / "test").is_dir()
     if which == "test" and not has_test:

@@ -75,6 +75,6 @@ class Part:
     """Reads the part; called only if it is not in the cache."""
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: object) -> str:
     """What an error says, on one line."""
     return " ".join(str(error).split()) or type(error).__name__

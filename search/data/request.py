@@ -32,4 +32,14 @@ class DataRequest:
     def directory(self) -> Path:
         """The data folder that this request means. It may not exist yet."""
         chosen = self.data_dir or os.environ.get("CIFAR_SEARCH_DATA")
-        return Path(chosen or platformdirs.user_cache_dir("cifar-search")).expanduser().resolve()
+        return _path(chosen or platformdirs.user_cache_dir("cifar-search"))
+
+    @property
+    def folder(self) -> Path:
+        """``dataset`` read as a path."""
+        return _path(self.dataset)
+
+
+def _path(text: str | Path) -> Path:
+    # pathlib's expanduser fails for a user who does not exist
+    return Path(os.path.expanduser(text)).resolve()  # noqa: PTH111

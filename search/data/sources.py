@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from search.data.archives import archive_part
 from search.data.cache import cached
@@ -49,7 +48,7 @@ def load_test(request: DataRequest, progress: Progress | None = None) -> ImageDa
 def _part(which: Which, request: DataRequest) -> Part:
     if request.dataset in SOURCES:
         return SOURCES[request.dataset](which, request)
-    if not Path(request.dataset).expanduser().is_dir():
+    if not request.folder.is_dir():
         raise ValueError(
             f"--dataset: {unknown('data set', request.dataset, SOURCES)}; a path must be an existing folder"
         )
