@@ -5,17 +5,16 @@ Nothing heavy is imported until a command needs it, so that help and the list of
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from studies.study import SearchStudy
+    pass
 
 DEFAULT_STORAGE = "sqlite:///cifar-search.db"
 

@@ -49,7 +49,7 @@ class PlainScreen(_Base):
         self._estimated = False
 
     def say(self, line: str) -> None:
-        print(line, file=self.console.file, flush=True)  # noqa: T201 (lines must stay whole, however long)
+        print(line, file=self.console.file, flush=True)
 
     def decoding(self, done: int, total: int) -> None:
         """Say that images are being read, once, when it is done."""

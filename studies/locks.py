@@ -10,6 +10,7 @@ SQLite file are one; on the servers each name is a lock of its own.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -89,8 +90,7 @@ def _mysql_lock(engine: Engine, name: str, timeout: float) -> Iterator[None]:
 
 def lock_file(database: Path) -> Path:
     """The lock file of an SQLite database, the same one by whatever link the database is reached."""
-    real = database.resolve()
-    return real.with_name(f"{real.name}.lock")
+    return Path(f"{os.path.realpath(database)}.lock")
 
 
 def _not_free(engine: Engine, name: str, timeout: float) -> StorageError:

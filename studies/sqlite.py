@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 from urllib.parse import quote
 
+from sqlalchemy import Connection, Engine, event
+
 from studies.urls import StorageError
 
 BUSY_TIMEOUT = 60.0
@@ -79,6 +81,18 @@ def reader(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(
         _uri(path, mode), uri=True, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
     )
+
+
+def begin_immediate(engine: Engine) -> None:
+    """Let every transaction of the engine take the write lock when it begins.
+
+    SQLite itself takes it at the first write, so that two processes can read the same queued trial and both
+    take it. Whether a transaction will write is not known when it begins, so reading ones take it as well.
+    """
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _uri(path: Path, option: str) -> str:

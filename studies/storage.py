@@ -16,6 +16,8 @@ Uses of Optuna's internals, held by a test:
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,16 +26,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.engine import URL
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from studies import sqlite
 from studies.locks import database_lock, lock_file, study_lock
-from studies.urls import DRIVER_ERRORS, StorageError, check_url, clean_message, masked
+from studies.urls import StorageError, check_url, clean_message, masked
 
 __all__ = ["StorageError", "check_url", "clean_message", "masked", "open_storage", "probe", "study_lock"]
 
@@ -42,29 +46,20 @@ CONNECT_TIMEOUT = 10
 _ANSWER_TIMEOUT = 180
 """Seconds to wait for an answer from MySQL; longer than any lock is waited for."""
 _POOL = {"pool_size": 1, "max_overflow": 3, "pool_pre_ping": True}
-_MYSQL_ARGUMENTS: dict[str, Any] = {
-    "connect_timeout": CONNECT_TIMEOUT,
-    "init_command": "SET time_zone = '+00:00', wait_timeout = 100",
-}
-"""The server ends a connection that is silent for 100 s, and frees what it held, since its machine may have
-vanished. One that was only idle is opened anew."""
 _KEEPALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 9}
 """With these a PostgreSQL connection whose other end has vanished ends after a minute, on both sides."""
 _POSTGRES_ARGUMENTS: dict[str, Any] = {
     "connect_timeout": CONNECT_TIMEOUT,
-    "options": " ".join(
-        ["-c timezone=UTC", *(f"-c tcp_{name}={value}" for name, value in _KEEPALIVE.items())]
-    ),
+    "options": " ".join(f"-c tcp_{name}={value}" for name, value in _KEEPALIVE.items()),
     **_KEEPALIVE,
 }
-_BEGIN = {
-    ("sqlite", True): "BEGIN IMMEDIATE",
-    ("postgresql", False): "SET TRANSACTION READ ONLY",
-    ("mysql", False): "SET TRANSACTION READ ONLY",
+_SESSION = {"postgresql": "SET TIME ZONE 'UTC'", "mysql": "SET time_zone = '+00:00', wait_timeout = 100"}
+"""What a connection begins with. MySQL ends one that is silent for 100 s and frees what it held, since its
+machine may have vanished; one that was only idle is opened anew."""
+_READ_ONLY_SESSION = {
+    "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+    "mysql": "SET SESSION TRANSACTION READ ONLY",
 }
-"""How a transaction begins that may write (True) or must not. SQLite itself would take the write lock only at
-the first write, so that two processes could read the same queued trial and both take it; and whether a
-transaction will write is not known when it begins. To only read, SQLite's connections are read-only."""
 _CORE_TABLES = {"version_info", "studies", "trials"}
 """Tables that every version of Optuna with a database has made."""
 
@@ -139,7 +134,7 @@ def probe(url: str | URL) -> None:
 def _one_line_errors(url: str | URL) -> Iterator[None]:
     try:
         yield
-    except DRIVER_ERRORS as error:
+    except (StorageError, SQLAlchemyError, OptunaError, sqlite3.Error, OSError) as error:
         raise StorageError(f"storage {masked(url)}: {clean_message(error, url)}") from None
 
 
@@ -163,8 +158,10 @@ def _construct(url: URL, *, write: bool, skip_table_creation: bool = True, **opt
             skip_table_creation=skip_table_creation,
             **options,
         )
-    if statement := _BEGIN.get((url.get_backend_name(), write)):
-        _begin_with(storage.engine, statement)
+    if not _is_sqlite(url):
+        _begin_sessions(storage.engine, write)
+    elif write:
+        sqlite.begin_immediate(storage.engine)
     return storage
 
 
@@ -195,8 +192,16 @@ def _is_set_up(url: URL, *, write: bool) -> bool:
         # SQLite's own files for a moment, which makes it safe beside other processes that are starting.
         write = write and lock_file(path).exists()
     # PyMySQL greets a server under the timeout for answers, so that a silent one shows here, within seconds.
-    with _engine(url, write=write, read_timeout=CONNECT_TIMEOUT) as engine, engine.connect() as connection:
+    with _engine(url, write=write, read_timeout=CONNECT_TIMEOUT) as engine, _connect(engine) as connection:
         return _tables_are_whole(connection)
+
+
+def _connect(engine: Engine) -> Connection:
+    try:
+        return engine.connect()
+    except (RuntimeError, TypeError, ValueError) as error:
+        # Drivers let Python's own errors through for a host name, an option or a login that they cannot use.
+        raise StorageError(clean_message(error, engine.url)) from None
 
 
 def _tables_are_whole(connection: Connection) -> bool:
@@ -212,7 +217,8 @@ def _tables_are_whole(connection: Connection) -> bool:
     if others and connection.dialect.name == "sqlite":
         raise _other_program(others)
     for name in found & expected.keys():
-        if not {column["name"] for column in inspector.get_columns(name)} >= expected[name].columns.keys():
+        columns = {column["name"] for column in inspector.get_columns(name)}
+        if not columns.issuperset(expected[name].columns.keys()):
             raise _other_program({name})
     return False
 
@@ -238,18 +244,27 @@ def _engine_options(url: URL, *, write: bool, read_timeout: int = _ANSWER_TIMEOU
         connect = sqlite.writer if write else sqlite.reader
         pool = _POOL if write else {"poolclass": NullPool}  # so that each read sees the file as it is then
         return {**pool, "creator": partial(connect, _path(url))}
-    arguments = _MYSQL_ARGUMENTS | {"read_timeout": read_timeout}
     if url.get_backend_name() == "postgresql":
         arguments = _POSTGRES_ARGUMENTS
+    else:
+        arguments = {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": read_timeout}
     return {**_POOL, "connect_args": {key: value for key, value in arguments.items() if key not in url.query}}
 
 
-def _begin_with(engine: Engine, statement: str) -> None:
-    """Let every transaction of the engine begin with the statement."""
+def _begin_sessions(engine: Engine, write: bool) -> None:
+    """Let every connection of the engine begin with what its server needs to be told."""
+    statements = [_SESSION[engine.dialect.name]]
+    statements += [] if write else [_READ_ONLY_SESSION[engine.dialect.name]]
 
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(statement)
+    @event.listens_for(engine, "connect")
+    def _begin(connection: DBAPIConnection, _: object) -> None:
+        cursor = connection.cursor()
+        for statement in statements:
+            cursor.execute(statement)
+        cursor.close()
+        connection.commit()
+
+    engine.dispose()  # of the connections that it began without
 
 
 def _is_sqlite(url: URL) -> bool:
@@ -261,8 +276,8 @@ def _path(url: URL) -> Path:
 
 
 def _resolved(url: URL) -> URL:
-    """An SQLite URL by the file's real path, beside which (not beside a link to it) SQLite's other files are."""
-    return url.set(database=str(_path(url).resolve())) if _is_sqlite(url) else url
+    """An SQLite URL by the file's real path: SQLite keeps its other files there, not beside a link to it."""
+    return url.set(database=os.path.realpath(_path(url))) if _is_sqlite(url) else url
 
 
 def _is_shareable(url: URL) -> bool:

@@ -8,7 +8,7 @@ from urllib.parse import quote, quote_plus
 
 from optuna.exceptions import OptunaError
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg", "mysql": "pymysql"}
 """The one driver of each database that is supported, by SQLAlchemy's names."""
@@ -17,10 +17,6 @@ _EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
 _EXAMPLES = "sqlite:///cifar-search.db or postgresql://user@host/database"
 _LONGEST_MESSAGE = 500
 _SECRET_OPTION = r"(?i)([?&][^=&]*pass[^=&]*=)[^&]*"
-
-DRIVER_ERRORS = (SQLAlchemyError, OptunaError, OSError, RuntimeError, TypeError, ValueError)
-"""What connecting by a user's URL may raise: database drivers let Python's own errors through for a host
-name, an option or a way of logging in that they cannot use."""
 
 
 class StorageError(ValueError):
@@ -99,6 +95,8 @@ def _check_place(url: URL, backend: str) -> None:
         raise StorageError(
             f"storage {masked(url)}: must be a file, since worker processes cannot share a database in memory"
         )
+    if "\0" in str(url.database):
+        raise StorageError(f"storage {masked(url)!r}: a file name cannot hold a null character")
 
 
 def _check_driver(url: URL, driver: str) -> None:

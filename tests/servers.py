@@ -19,7 +19,6 @@ from sqlalchemy.engine import URL, make_url
 
 POSTGRES = os.environ.get("CIFAR_SEARCH_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
 MYSQL = os.environ.get("CIFAR_SEARCH_TEST_MYSQL", "mysql+pymysql://root@127.0.0.1:3306/test")
-_CONNECT_TIMEOUT = 3
 _DROP = {"postgresql": "DROP DATABASE {name} WITH (FORCE)", "mysql": "DROP DATABASE {name}"}
 
 
@@ -52,7 +51,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @contextmanager
 def new_database(server: str) -> Iterator[str]:
-    """A database that lives as long as the ``with`` block; skips the test where the server does not answer."""
+    """A database that lives as long as the ``with`` block; skips the test if no server answers."""
     if reason := _why_not(server):
         pytest.skip(reason)
     name = f"cifar_search_test_{secrets.token_hex(6)}"
@@ -66,7 +65,7 @@ def new_database(server: str) -> Iterator[str]:
 
 def administer(server: str | URL, *statements: str) -> None:
     """Run statements outside transactions, on a connection of their own."""
-    engine = sa.create_engine(server, poolclass=sa.NullPool, connect_args={"connect_timeout": _CONNECT_TIMEOUT})
+    engine = sa.create_engine(server, poolclass=sa.NullPool, connect_args={"connect_timeout": 3})
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for statement in statements:
             connection.exec_driver_sql(statement)

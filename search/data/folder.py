@@ -43,8 +43,7 @@ def folder_part(which: Which, request: DataRequest) -> Part:
     has_test = (root / "test").is_dir()
     if which == "test" and not has_test:
         raise ValueError(f"--dataset {root}: has no test split, since there is no folder test/ in it")
-    found = {split: _images(root, split, classes) for split in _splits(root, which)}
-    files = [file for of_split in found.values() for file in of_split]
+    files = [file for split in _splits(root, which) for file in _images(root, split, classes)]
     first = files[0] if which == "train" else _images(root, "train", classes)[0]
     size_HW = _size_of_all(root / first.path, request.image_size)
     return Part(
@@ -55,7 +54,7 @@ def folder_part(which: Which, request: DataRequest) -> Part:
             classes=classes,
             shape_NHWC=(len(files), *size_HW, 3),
             labels_N=np.array([file.label for file in files], np.int64),
-            n_train=len(found.get("train", ())),
+            n_train=sum(file.path.startswith("train/") for file in files),
             mirrors=True,
             chunks=decode_all([root / file.path for file in files], size_HW, request.image_size is not None),
             paths=tuple(file.path for file in files),

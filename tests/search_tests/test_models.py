@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from search.training.models import Shape, block_rates, build_model, cost
+from search.training.models import Shape, build_model, cost
+from search.training.models.vgg import block_rates
 from spaces.config import VGG
 
 CIFAR = Shape(3, 32, 32, 10)
@@ -53,7 +54,7 @@ def test_parameters_and_multiply_adds_follow_from_the_shapes():
 
 
 def test_a_net_too_deep_for_the_image_is_refused_with_the_sizes():
-    with pytest.raises(ValueError, match="vgg with 4 blocks .* at least 16, but got images of 8x8"):
+    with pytest.raises(ValueError, match=r"vgg with 4 blocks .* at least 16, but got images of 8x8"):
         build_model(VGG(widths=(8, 8, 8, 8)), DIGITS)
 
 

@@ -13,6 +13,7 @@ import pytest
 import servers
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
+
 from studies.storage import CONNECT_TIMEOUT, StorageError, check_url, clean_message, masked, open_storage
 
 
@@ -165,7 +166,7 @@ def test_server_that_never_answers_is_given_up(scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"{scheme}://u:s3cret@127.0.0.1:{server.getsockname()[1]}/d"
         started = time.monotonic()
-        with pytest.raises(StorageError, match="timeout|timed out") as caught:
+        with pytest.raises(StorageError, match=r"timeout|timed out") as caught:
             open_storage(url, create=True)
     assert time.monotonic() - started < 3 * CONNECT_TIMEOUT
     assert "s3cret" not in str(caught.value)

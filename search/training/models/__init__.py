@@ -1,0 +1,44 @@
+"""Networks: from a model's configuration and the data's shape to a module, and what it costs to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from search.training.models import vgg  # noqa: F401 (registers its networks)
+from search.training.models.table import Shape, models
+from spaces import config
+
+__all__ = ["Cost", "Shape", "build_model", "cost"]
+
+
+def build_model(model: config.Model, shape: Shape) -> nn.Module:
+    """The untrained network, channels last in memory, initialized from the default CPU generator.
+
+    Raises:
+        ValueError: if the network does not fit images of this shape.
+    """
+    return models[model.name](model, shape).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A network's size, known before any training."""
+
+    parameters: int
+    multiply_adds: int
+    """Multiplications and additions, as pairs, of one image's forward pass (convolutions and products)."""
+
+
+def cost(model: config.Model, shape: Shape) -> Cost:
+    """Count parameters and multiply-adds without memory or arithmetic (on torch's meta device)."""
+    with torch.device("meta"):
+        network = build_model(model, shape).eval()
+        image_1CHW = torch.empty(1, shape.channels, shape.height, shape.width)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image_1CHW)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Cost(parameters, counter.get_total_flops() // 2)

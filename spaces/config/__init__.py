@@ -1,0 +1,54 @@
+"""The typed configuration: every setting that decides the result of one training.
+
+A configuration is a tree of frozen sections that round-trips through YAML unchanged. A section that has
+variants (model, optimizer, schedule) is told apart by its ``name``. Reading an unknown key, a wrong
+type or a value out of range raises ``ValueError`` naming the field's path, the rule and the value.
+
+Adding a variant: write its section in the file of its kind, add it to the union there, and register its
+builder in ``search.training`` under the same name.
+"""
+
+from spaces.config.augmentation import Augmentation
+from spaces.config.configuration import Configuration, first_problem
+from spaces.config.data import Data
+from spaces.config.losses import CrossEntropy, Loss
+from spaces.config.models import VGG, Model
+from spaces.config.optimizers import SGD, Adam, Adamax, AdamW, NAdam, Optimizer, RMSprop
+from spaces.config.schedules import (
+    Constant,
+    Cosine,
+    CosineRestarts,
+    OneCycle,
+    Schedule,
+    Step,
+    Triangular,
+)
+from spaces.config.section import Section
+from spaces.config.training import Training
+
+__all__ = [
+    "SGD",
+    "VGG",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Augmentation",
+    "Configuration",
+    "Constant",
+    "Cosine",
+    "CosineRestarts",
+    "CrossEntropy",
+    "Data",
+    "Loss",
+    "Model",
+    "NAdam",
+    "OneCycle",
+    "Optimizer",
+    "RMSprop",
+    "Schedule",
+    "Section",
+    "Step",
+    "Training",
+    "Triangular",
+    "first_problem",
+]

@@ -1,0 +1,258 @@
+"""The typed configuration: round trips, bounds, and refusals that name path, rule and value."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from spaces.config import Configuration
+from spaces.text import dump_yaml, load_yaml
+from spaces.tree import at, put, sections
+
+# (variant, path, lowest, highest): inclusive bounds; None where there is none
+INCLUSIVE = [
+    (None, "augmentation.flip", 0.0, 1.0),
+    (None, "augmentation.shift", 0, 64),
+    (None, "augmentation.rotation", 0.0, 180.0),
+    (None, "augmentation.scale", 0.0, None),
+    (None, "augmentation.shear", 0.0, 60.0),
+    (None, "augmentation.brightness", 0.0, None),
+    (None, "augmentation.contrast", 0.0, None),
+    (None, "augmentation.saturation", 0.0, None),
+    (None, "augmentation.cutout", 0.0, None),
+    (None, "augmentation.erasing", 0.0, 1.0),
+    (None, "augmentation.mixup", 0.0, None),
+    (None, "augmentation.cutmix", 0.0, None),
+    (None, "model.convolutions", 1, 8),
+    (None, "model.head", 0, None),
+    (None, "model.groups", 1, None),
+    (None, "model.dropout", 0.0, None),
+    (None, "model.head_dropout", 0.0, None),
+    ("sgd", "optimizer.weight_decay", 0.0, None),
+    ("rmsprop", "optimizer.momentum", 0.0, None),
+    ("rmsprop", "optimizer.alpha", 0.0, None),
+    ("adam", "optimizer.beta1", 0.0, None),
+    ("adam", "optimizer.beta2", 0.0, None),
+    ("cosine", "schedule.warmup", 0.0, None),
+    ("cosine", "schedule.final", 0.0, 1.0),
+    ("step", "schedule.gamma", None, 1.0),
+    ("cosine-restarts", "schedule.cycles", 1, 20),
+    ("cosine-restarts", "schedule.growth", 1.0, 10.0),
+    ("cosine-restarts", "schedule.final", 0.0, 1.0),
+    ("one-cycle", "schedule.start", 0.0, 1.0),
+    ("one-cycle", "schedule.final", 0.0, 1.0),
+    ("triangular", "schedule.start", 0.0, 1.0),
+    ("triangular", "schedule.final", 0.0, 1.0),
+    (None, "loss.label_smoothing", 0.0, None),
+    (None, "training.epochs", 1, 100_000),
+    (None, "training.batch_size", 2, 65_536),
+    (None, "training.patience", 0, None),
+]
+# (variant, path, above, below): bounds that are not values themselves
+EXCLUSIVE = [
+    (None, "augmentation.scale", None, 1.0),
+    (None, "augmentation.cutout", None, 1.0),
+    (None, "model.dropout", None, 1.0),
+    (None, "model.head_dropout", None, 1.0),
+    ("sgd", "optimizer.lr", 0.0, None),
+    ("sgd", "optimizer.momentum", 0.0, 1.0),
+    ("rmsprop", "optimizer.lr", 0.0, None),
+    ("rmsprop", "optimizer.momentum", None, 1.0),
+    ("rmsprop", "optimizer.alpha", None, 1.0),
+    ("rmsprop", "optimizer.eps", 0.0, None),
+    ("adam", "optimizer.lr", 0.0, None),
+    ("adam", "optimizer.beta1", None, 1.0),
+    ("adam", "optimizer.beta2", None, 1.0),
+    ("adam", "optimizer.eps", 0.0, None),
+    ("cosine", "schedule.warmup", None, 1.0),
+    ("step", "schedule.gamma", 0.0, None),
+    ("one-cycle", "schedule.peak", 0.0, 1.0),
+    ("triangular", "schedule.peak", 0.0, 1.0),
+    (None, "loss.label_smoothing", None, 1.0),
+]
+
+
+def tree_with(variant: str | None, path: str, value: object) -> dict[str, Any]:
+    section = path.partition(".")[0]
+    start = {} if variant is None else {section: {"name": variant}}
+    return put(start, path, value, Configuration)
+
+
+def accepts(variant: str | None, path: str, value: object) -> bool:
+    try:
+        configuration = Configuration.read(tree_with(variant, path, value))
+    except ValueError:
+        return False
+    return bool(at(configuration.tree(), path) == value)
+
+
+def beyond(bound: float, direction: float) -> float:
+    """The next number of the bound's type in a direction."""
+    return bound + int(direction) if isinstance(bound, int) else math.nextafter(bound, direction * math.inf)
+
+
+@pytest.mark.parametrize(("variant", "path", "low", "high"), INCLUSIVE)
+def test_inclusive_bounds(variant: str | None, path: str, low: float | None, high: float | None) -> None:
+    for bound, outside in ((low, -1.0), (high, 1.0)):
+        if bound is not None:
+            assert accepts(variant, path, bound)
+            assert accepts(variant, path, beyond(bound, -outside))
+            assert not accepts(variant, path, beyond(bound, outside))
+
+
+@pytest.mark.parametrize(("variant", "path", "low", "high"), EXCLUSIVE)
+def test_exclusive_bounds(variant: str | None, path: str, low: float | None, high: float | None) -> None:
+    for bound, outside in ((low, -1.0), (high, 1.0)):
+        if bound is not None:
+            assert not accepts(variant, path, bound)
+            assert accepts(variant, path, beyond(bound, -outside))
+
+
+def settings(model: type[BaseModel] = Configuration, path: str = "") -> Iterator[tuple[str | None, str, Any]]:
+    """Every setting of every variant: variant, path and field."""
+    for name, field in model.model_fields.items():
+        kinds = sections(model, name)
+        for variant, kind in kinds.items():
+            for _, inner, inner_field in settings(kind, f"{path}{name}."):
+                yield (variant if len(kinds) > 1 else None), inner, inner_field
+        if not kinds:
+            yield None, f"{path}{name}", field
+
+
+def test_every_setting_with_a_bound_is_tested() -> None:
+    tested = {path for _, path, _, _ in (*INCLUSIVE, *EXCLUSIVE)}
+    bounded = {path for _, path, field in settings() if field.annotation in (int, float) and field.metadata}
+    assert bounded == tested
+
+
+def test_no_number_may_be_infinite_or_text_or_a_truth_value() -> None:
+    numeric = [(variant, path) for variant, path, field in settings() if field.annotation in (int, float)]
+    assert len(numeric) > 40
+    for variant, path in numeric:
+        for value in (math.inf, -math.inf, math.nan, "0.5", True, None, [0.5], {}):
+            with pytest.raises(ValueError, match=rf"^here: {path}: .*") as error:
+                Configuration.read(tree_with(variant, path, value), "here")
+            assert "\n" not in str(error.value)
+
+
+def test_every_setting_is_documented_except_names() -> None:
+    undocumented = {path for _, path, field in settings() if not field.description}
+    assert {path for path in undocumented if path.count(".") > 1} == set()
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        (5, "input should be a valid dictionary or instance of Configuration, but got 5"),
+        ({"optimzer": {}}, "optimzer: unknown setting 'optimzer': known are data, augmentation, model, "
+         "optimizer, schedule, loss, training (did you mean 'optimizer'?)"),
+        ({"training": {"epoch": 3}}, "training.epoch: unknown setting 'epoch': known are epochs, "),
+        ({"training": {"epoch": 3}}, "(did you mean 'epochs'?)"),
+        ({"optimizer": {"name": "sgd", "lrr": 1}}, "optimizer.lrr: unknown setting 'lrr': known are lr, "),
+        ({"optimizer": {"name": "adam", "momentum": 0.9}}, "optimizer.momentum: unknown setting 'momentum'"),
+        ({"optimizer": {"name": "addam"}}, "optimizer.name: unknown optimizer 'addam': known are sgd, "),
+        ({"optimizer": {"name": "addam"}}, "(did you mean 'adam'?)"),
+        ({"optimizer": {"lr": 0.1}}, "optimizer.name: must be given; known are sgd, adam, adamw, "),
+        ({"optimizer": {"name": ["sgd"]}}, "optimizer.name: unknown optimizer ['sgd']: known are"),
+        ({"optimizer": {"name": "sgd", "lr": -1}},
+         "optimizer.lr: input should be greater than 0, but got -1"),
+        ({"optimizer": 5}, "optimizer: input should be a valid dictionary"),
+        ({"schedule": {"name": "step", "milestones": [0.7, 0.5]}},
+         "schedule: milestones must rise, but got (0.7, 0.5)"),
+        ({"schedule": {"name": "step", "milestones": [0.5, 1.5]}},
+         "schedule.milestones.1: input should be less than or equal to 1, but got 1.5"),
+        ({"schedule": {"name": "step", "milestones": [0.5, 0.5]}}, "schedule: milestones must rise"),
+        ({"schedule": {"name": "step", "milestones": []}}, "schedule.milestones: tuple should have"),
+        ({"model": {"normalization": "bach"}}, "but got 'bach' (did you mean 'batch'?)"),
+        ({"model": {"widths": []}}, "model.widths: tuple should have at least 1 item"),
+        ({"model": {"widths": [32, 0]}},
+         "model.widths.1: input should be greater than or equal to 1, but got 0"),
+        ({"model": {"widths": [32.0]}}, "model.widths.0: input should be a valid integer, but got 32.0"),
+        ({"model": {"widths": 32}}, "model.widths: input should be a valid tuple, but got 32"),
+        ({"model": {"normalization": "group", "groups": 5}},
+         "model: groups must divide every width, but got groups=5, widths=(32, 64, 128)"),
+        ({"optimizer": {"name": "sgd", "momentum": 0.0}},
+         "optimizer: nesterov needs momentum > 0, but got momentum=0.0"),
+        ({"training": {"epochs": 3.0}}, "training.epochs: input should be a valid integer, but got 3.0"),
+        ({1: 2}, "1: keys should be strings, but got 1"),
+    ],
+)  # fmt: skip
+def test_refusals_name_path_rule_and_value_in_one_line(tree: object, message: str) -> None:
+    with pytest.raises(ValueError, match=r"^mine: ") as error:
+        Configuration.read(tree, "mine")
+    text = str(error.value)
+    assert message in text
+    assert "\n" not in text
+
+
+def test_sgd_without_momentum_is_valid_without_nesterov() -> None:
+    tree = {"optimizer": {"name": "sgd", "momentum": 0.0, "nesterov": False}}
+    assert Configuration.read(tree).optimizer.momentum == 0.0
+
+
+def some_value(field: Any) -> object:
+    """Another value than the default that is valid for every bound in use."""
+    if field.annotation is bool:
+        return not field.default
+    if field.annotation is int:
+        return field.default + 1
+    return field.default * 0.75 + 0.01 if field.annotation is float else field.default
+
+
+def test_every_setting_survives_yaml_unchanged() -> None:
+    for variant, path, field in settings():
+        configuration = Configuration.read(tree_with(variant, path, some_value(field)))
+        back = Configuration.read(load_yaml(dump_yaml(configuration.tree()), "dump"))
+        assert back == configuration, path
+        assert back.fingerprint() == configuration.fingerprint()
+
+
+@given(
+    lr=st.floats(1e-12, 1e3),
+    decay=st.floats(0, 1),
+    widths=st.lists(st.integers(1, 4096), min_size=1, max_size=6),
+)
+def test_a_configuration_survives_yaml_unchanged(lr: float, decay: float, widths: list[int]) -> None:
+    tree = {"optimizer": {"name": "adamw", "lr": lr, "weight_decay": decay}, "model": {"widths": widths}}
+    configuration = Configuration.read(tree)
+    assert Configuration.read(load_yaml(dump_yaml(configuration.tree()), "dump")) == configuration
+
+
+def test_fingerprints_differ_exactly_when_settings_do() -> None:
+    default = Configuration()
+    written_out = Configuration.read(default.tree())
+    assert written_out.fingerprint() == default.fingerprint()
+    assert Configuration.read({"training": {"epochs": 31}}).fingerprint() != default.fingerprint()
+    assert Configuration.read({"optimizer": {"name": "sgd", "lr": 1}}).fingerprint() == (
+        Configuration.read({"optimizer": {"name": "sgd", "lr": 1.0}}).fingerprint()
+    )
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Configuration().training.epochs = 3
+
+
+def test_naming_another_variant_keeps_the_written_settings_that_it_has() -> None:
+    tree = {"optimizer": {"name": "sgd", "lr": 0.3, "momentum": 0.5, "weight_decay": 1e-4}}
+    changed = put(tree, "optimizer.name", "adam", Configuration)
+    assert changed == {"optimizer": {"name": "adam", "lr": 0.3, "weight_decay": 1e-4}}
+    assert tree["optimizer"]["name"] == "sgd"
+    assert put({}, "optimizer.name", "adam", Configuration) == {"optimizer": {"name": "adam"}}
+
+
+def test_putting_a_setting_of_an_absent_section_names_its_default_variant() -> None:
+    assert put({}, "schedule.final", 0.1, Configuration) == {"schedule": {"name": "cosine", "final": 0.1}}
+    assert put({}, "training.epochs", 3, Configuration) == {"training": {"epochs": 3}}
+
+
+def test_reading_a_path_that_is_not_there_is_a_key_error() -> None:
+    tree = Configuration().tree()
+    assert at(tree, "optimizer.lr") == 0.05
+    for path in ("optimizer.beta1", "nothing.lr", "optimizer.lr.more"):
+        with pytest.raises(KeyError):
+            at(tree, path)
