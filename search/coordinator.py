@@ -14,6 +14,7 @@ from typing import Protocol
 from search.data.request import DataRequest
 from search.workers import WorkerOrder, Workers, automatic_count, prepare_workers
 from spaces.space import Space
+from spaces.text import within
 from studies.methods import check_pruner, check_sampler, resolve_pruner
 from studies.progress import Progress, ProgressMeter
 from studies.record import StudyRecord, outcome_of
@@ -70,8 +71,10 @@ def run_search(request: SearchRequest, screen: Screen) -> int:
     Raises:
         ValueError: for whatever a user can get wrong, before anything is made or changed.
     """
-    check_sampler(request.sampler)
-    check_pruner(request.pruner)
+    with within("--sampler"):
+        check_sampler(request.sampler)
+    with within("--pruner"):
+        check_pruner(request.pruner)
     probe(request.storage_url)
     prepare_workers()
     order, study = _prepare(request, screen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def _augmented(data: ImageData, shown_N: Labels, space: Space) -> Images:
     space = adapt(space, data, None, "fp32").space
     draws = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     images_NHWC, rows = torch.from_numpy(data.images_NHWC), []
-    for indices_B in torch.from_numpy(shown_N).split(10):
+    for indices_B in torch.split(torch.from_numpy(shown_N), 10):
         augmentation = space.configure(space.suggest(draws.ask())).augmentation
         rows.append(preview_batch(augmentation, images_NHWC, indices_B))
     return (torch.cat(rows) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
@@ -108,49 +109,24 @@ def _print_description(description: dict[str, Any]) -> None:
 
 def list_studies(storage_url: str, as_json: bool) -> None:
     """Print the studies of a database."""
-    import optuna
-
-    from studies.record import STUDY, read_study
-    from studies.slots import Slots
+    from studies.listing import list_studies as listed
     from studies.storage import open_storage
 
-    storage = open_storage(storage_url, create=False)
-    rows = []
-    for study in optuna.get_all_study_summaries(storage=storage, include_best_trial=False):
-        if STUDY not in study.user_attrs:
-            rows.append({"name": study.study_name, "space": None, "dataset": None, "closed": study.n_trials})
-            continue
-        record = read_study(study.user_attrs, study.study_name)
-        loaded = optuna.load_study(study_name=study.study_name, storage=storage)
-        slots = Slots(loaded.get_trials(deepcopy=False))
-        values = [trial.value for trial in slots.closing_trials() if trial.state.name == "COMPLETE"]
-        rows.append({
-            "name": study.study_name,
-            "space": record.space_name,
-            "dataset": record.data.name,
-            "epochs": record.epochs,
-            "closed": slots.closed(),
-            "total": study.user_attrs.get("trials"),
-            "best": max(values, default=None),
-        })  # fmt: skip
+    rows = listed(open_storage(storage_url, create=False))
     if as_json:
-        _print_json(rows)
+        _print_json([asdict(row) for row in rows])
         return
-    _print_studies(rows)
-
-
-def _print_studies(rows: list[dict[str, Any]]) -> None:
     table = Table("study", "space", "data set", "epochs", "closed", "total", "best")
     for row in rows:
-        ours = row["space"] is not None
+        ours = row.space is not None
         table.add_row(
-            Text(row["name"]),
-            row["space"] or "(not ours)",
-            Text(row["dataset"] or "-"),
-            str(row.get("epochs", "-")),
-            str(row["closed"]),
-            str(row.get("total") or ("unlimited" if ours else "-")),
-            percent(row.get("best")),
+            Text(row.name),
+            row.space or "(not ours)",
+            Text(row.dataset or "-"),
+            str(row.epochs or "-"),
+            str(row.closed),
+            str(row.total or ("unlimited" if ours else "-")),
+            percent(row.best),
         )
     _console().print(table)
 

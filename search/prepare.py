@@ -1,4 +1,4 @@
-"""What a search and its workers do before the first trial: data, split, the space fitted to them, the device."""
+"""What a search and its workers do before the first trial: data, split, the space fitted to them, device."""
 
 from __future__ import annotations
 
@@ -35,7 +35,13 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """What "auto" means on this device: bf16 on CUDA, fp32 on a CPU."""
+    """What "auto" means on this device: bf16 on CUDA, fp32 on a CPU.
+
+    Raises:
+        ValueError: for an unknown precision.
+    """
+    if precision not in ("auto", "fp32", "bf16"):
+        raise ValueError(f"--precision: {unknown('precision', precision, ['auto', 'fp32', 'bf16'])}")
     if precision != "auto":
         return precision
     return "bf16" if device.type == "cuda" else "fp32"

@@ -1,7 +1,7 @@
 """Local worker processes: each claims slots of one study until none is left.
 
-A worker never needs its parent to do right: it stops at the end of an epoch when it is told to (SIGTERM), when
-its parent is gone, or when the study's total is reached. What a killed worker leaves behind is repaired by
+A worker needs no parent to do right: it stops at the end of an epoch when it is told to (SIGTERM), when its
+parent is gone, or when the study's total is reached. What a killed worker leaves behind is repaired by
 whoever claims next.
 """
 

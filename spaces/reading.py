@@ -30,7 +30,7 @@ def read_fields(tree: object) -> dict[str, Any]:
         "written": base,
         "base": Configuration.read(base, "base"),
         "parameters": read_parameters(tree.get("parameters")),
-        "balance": tree.get("balance"),
+        "balance": _name(tree.get("balance")),
         "pruning_warmup": _share(tree.get("pruning_warmup")),
         "first": _entries(tree.get("first", [])),
     }
@@ -41,6 +41,12 @@ def _prose(tree: dict[str, Any], key: str) -> str:
     if not isinstance(text, str):
         raise ValueError(f"{key}: must be text, but got {brief(text)}")
     return " ".join(text.split())
+
+
+def _name(value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"balance: must be the name of a parameter, but got {brief(value)}")
+    return value
 
 
 def _share(value: object) -> float | None:

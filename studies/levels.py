@@ -1,4 +1,4 @@
-"""The levels by which a scientific parameter's trials are grouped: its options, its steps, or three ranges."""
+"""The levels by which a scientific parameter's trials are grouped: options, steps, or three ranges."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ pruners: dict[str, Callable[[int, int], BasePruner]] = {
     "asha": _asha,
     "hyperband": _hyperband,
 }
-"""name -> (epochs of a full trial, epochs in which nothing is pruned) -> pruner. Steps are finished epochs."""
+"""name -> (epochs of a full trial, epochs in which none is pruned) -> pruner. Steps are finished epochs."""
 
 
 def check_pruner(name: str) -> str:

@@ -182,7 +182,7 @@ def history_key(piece: int) -> str:
 
 def history_of(trial: FrozenTrial) -> History:
     """The trial's curves, as far as they were recorded."""
-    pieces = []
+    pieces: list[Mapping[str, Any]] = []
     while history_key(len(pieces)) in trial.user_attrs:
         pieces.append(trial.user_attrs[history_key(len(pieces))])
     return History.joined(pieces)

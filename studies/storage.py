@@ -2,8 +2,8 @@
 
 What it adds: one-line errors without passwords; a look at the database before anything is made; tables made
 once, by one process; times in UTC; SQLite transactions that cannot read the same thing and both act on it;
-small connection pools. Each process opens a storage of its own: one is never sent to another process. A
-process holds at most five connections to a server: one idle, three while threads are busy, one for a lock.
+small connection pools. Each process opens a storage of its own: one is never sent to another process. It
+holds one connection to its server (two to MySQL), and up to four while threads are busy and a lock is held.
 
 Uses of Optuna's internals, held by a test:
 
@@ -46,6 +46,8 @@ CONNECT_TIMEOUT = 10
 _ANSWER_TIMEOUT = 180
 """Seconds to wait for an answer from MySQL; longer than any lock is waited for."""
 _POOL = {"pool_size": 1, "max_overflow": 3, "pool_pre_ping": True}
+_MYSQL_POOL = {**_POOL, "pool_size": 2, "max_overflow": 2}
+"""One more connection stays, for locks, since PyMySQL takes 25 ms of computing to connect."""
 _KEEPALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 9}
 """With these a PostgreSQL connection whose other end has vanished ends after a minute, on both sides."""
 _POSTGRES_ARGUMENTS: dict[str, Any] = {
@@ -245,10 +247,10 @@ def _engine_options(url: URL, *, write: bool, read_timeout: int = _ANSWER_TIMEOU
         pool = _POOL if write else {"poolclass": NullPool}  # so that each read sees the file as it is then
         return {**pool, "creator": partial(connect, _path(url))}
     if url.get_backend_name() == "postgresql":
-        arguments = _POSTGRES_ARGUMENTS
+        pool, arguments = _POOL, _POSTGRES_ARGUMENTS
     else:
-        arguments = {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": read_timeout}
-    return {**_POOL, "connect_args": {key: value for key, value in arguments.items() if key not in url.query}}
+        pool, arguments = _MYSQL_POOL, {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": read_timeout}
+    return {**pool, "connect_args": {key: value for key, value in arguments.items() if key not in url.query}}
 
 
 def _begin_sessions(engine: Engine, write: bool) -> None:

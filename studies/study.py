@@ -1,7 +1,7 @@
 """One study: created or continued, its slots claimed by workers, their attempts reported and closed.
 
-Optuna is driven by ask and tell. Every decision about slots is made under the study's lock, so that any number
-of workers on any number of machines owe exactly N closed slots together.
+Optuna is driven by ask and tell. Every decision about slots is made under the study's lock, so that any
+number of workers on any number of machines owe exactly N closed slots together.
 """
 
 from __future__ import annotations
@@ -148,9 +148,9 @@ class SearchStudy:
         first = list(self.space.first)
         if not self.space.levels:
             return dict(first[slot]) if slot < len(first) else {}
-        level = self._level(slot)
+        balance, level = self.space.balance or "", self._level(slot)
         position = slot // len(self.space.levels)
-        of_level = [values for values in first if values.get(self.space.balance) == level]
+        of_level = [values for values in first if values.get(balance) == level]
         return dict(of_level[position]) if position < len(of_level) else {}
 
     def _level(self, slot: int) -> Any:

@@ -39,7 +39,7 @@ VALIDATION_BATCH = 500
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What is known after an epoch. Training figures are over the augmented batches, while weights changed."""
+    """What is known after an epoch. Training figures are of the augmented batches, while weights changed."""
 
     epoch: int
     """Epochs trained so far, from 1."""
@@ -198,7 +198,7 @@ class Run:
         """Sums over the validation images: loss and correct predictions, shape (2,)."""
         self.network.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        for indices_B in self.data.val_indices.split(VALIDATION_BATCH):
+        for indices_B in torch.split(self.data.val_indices, VALIDATION_BATCH):
             images_BCHW = plain_batch(self.data.images_NHWC, indices_B, self._scaling)
             labels_B = self.data.labels_N.index_select(0, indices_B)
             with self._autocast:
@@ -262,7 +262,7 @@ def fit(
     data: ResidentData,
     device: torch.device,
     seed: int,
-    on_epoch: Callable[[EpochReport], bool] = lambda report: False,  # noqa: ARG005 (named for readers)
+    on_epoch: Callable[[EpochReport], bool] = lambda report: False,
 ) -> tuple[Run, Result]:
     """Train to the end, or until ``on_epoch`` returns true; return the run and what it came to."""
     run = Run(config, data, device, seed)

@@ -21,19 +21,19 @@ map_normalizations: Registry[Callable[[int, int], nn.Module]] = Registry("normal
 
 
 @map_normalizations.register("batch")
-def batch_normalization(channels: int, groups: int) -> nn.Module:  # noqa: ARG001 (one signature for all)
+def batch_normalization(channels: int, groups: int) -> nn.Module:
     """Each channel over the batch and positions (Ioffe and Szegedy 2015)."""
     return nn.BatchNorm2d(channels)
 
 
 @map_normalizations.register("layer")
-def layer_normalization(channels: int, groups: int) -> nn.Module:  # noqa: ARG001
+def layer_normalization(channels: int, groups: int) -> nn.Module:
     """Each image over all channels and positions (Ba et al. 2016), scale and shift for each channel."""
     return nn.GroupNorm(1, channels)
 
 
 @map_normalizations.register("instance")
-def instance_normalization(channels: int, groups: int) -> nn.Module:  # noqa: ARG001
+def instance_normalization(channels: int, groups: int) -> nn.Module:
     """Each channel of each image over its positions (Ulyanov et al. 2016), with scale and shift."""
     return nn.InstanceNorm2d(channels, affine=True)
 

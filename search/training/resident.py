@@ -5,7 +5,8 @@ Shapes: N images, H height, W width, C channels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,12 +44,10 @@ class ResidentData:
 
     def to(self, device: torch.device) -> ResidentData:
         """The same data on ``device``; nothing is copied if they are there already."""
-        moved = {
-            field.name: value.to(device)
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
-        }
-        return replace(self, **moved)
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in values.items():
+            values[name] = value.to(device) if isinstance(value, Tensor) else value
+        return ResidentData(**values)
 
 
 def make_resident(data: ImageData, split: Split, device: torch.device) -> ResidentData:

@@ -36,7 +36,7 @@ def _half_cosine(start: float, end: float, t: Shares) -> Shares:
 
 
 @schedules.register("constant")
-def constant(schedule: config.Constant, t: Shares) -> Shares:  # noqa: ARG001 (one signature for all)
+def constant(schedule: config.Constant, t: Shares) -> Shares:
     """The full rate throughout."""
     return np.ones_like(t)
 

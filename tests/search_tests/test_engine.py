@@ -1,4 +1,4 @@
-"""The engine on real digits: repeatable, pairing images with labels, continued from its state, against a loop."""
+"""The engine on real digits: repeatable, continued from its state, labels kept, and against a plain loop."""
 
 import dataclasses
 import math
@@ -225,7 +225,7 @@ def test_a_batch_larger_than_the_training_set_is_refused(digits):
 
 
 def test_mixed_and_augmented_images_keep_their_labels(digits):
-    """Each class is one uniform grey level: after shuffling, augmentation and mixing, the mean grey of a batch
+    """Each class is one uniform grey level: after shuffling, augmentation and mixing, the mean grey of an
     image is what its target says."""
     greys = torch.arange(10, dtype=torch.uint8) * 25
     images = greys[digits.labels_N][:, None, None, None].expand(-1, 8, 8, 1).contiguous()

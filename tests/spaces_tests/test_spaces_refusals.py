@@ -403,5 +403,5 @@ def test_a_space_that_cannot_be_found(name: str, message: str) -> None:
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     file = tmp_path / "binary.yaml"
     file.write_bytes(b"question: \xff\xfe")
-    with pytest.raises(ValueError, match="binary.yaml: must be UTF-8 text, but byte 10 is not"):
+    with pytest.raises(ValueError, match=r"binary\.yaml: must be UTF-8 text, but byte 10 is not"):
         Space.load(str(file))

@@ -21,7 +21,7 @@ def build_model(model: config.Model, shape: Shape) -> nn.Module:
     Raises:
         ValueError: if the network does not fit images of this shape.
     """
-    return models[model.name](model, shape).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return models[model.name](model, shape).to(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ def vgg(model: config.VGG, shape: Shape) -> nn.Module:
     for width, rate in zip(model.widths, rates, strict=True):
         if min(side) < 2:
             raise ValueError(
-                f"vgg with {len(model.widths)} blocks halves the image that often and needs a side of at least "
-                f"{2 ** len(model.widths)}, but got images of {shape.height}x{shape.width}"
+                f"vgg with {len(model.widths)} blocks halves the image that often and needs a side of at "
+                f"least {2 ** len(model.widths)}, but got images of {shape.height}x{shape.width}"
             )
         layers += _block(model, channels, width, side, rate)
         channels, side = width, (side[0] // 2, side[1] // 2)
