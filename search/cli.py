@@ -6,6 +6,7 @@ Nothing heavy is imported until a command needs it, so that help and the list of
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,9 @@ from search.options import (
 
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """Whatever is wrong with the words of a command; typer does not export it."""
+
+INTERRUPTED = 130
+"""The exit code of a command that was ended by Ctrl-C, as shells have it."""
 
 app = typer.Typer(
     help="Search for the settings of small image classifiers, and get an answer that can be trusted.",
@@ -121,7 +125,7 @@ def run(
     )
     screen = make_screen(storage, DEFAULT_STORAGE)
     try:
-        raise typer.Exit(run_search(request, screen))
+        sys.exit(run_search(request, screen))
     finally:
         screen.close()
 
@@ -197,16 +201,20 @@ def show(
 
 
 def main() -> None:
-    """Run a command; a user's mistake is one line and exit code 2."""
+    """Run a command; a user's mistake is one line and exit code 2. SIGTERM acts as Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer's answer to Ctrl-C, without a word
+            raise KeyboardInterrupt
+        sys.exit(code)
     except USAGE_ERROR as error:
         _refuse(error.format_message())
     except ValueError as error:
         _refuse(str(error))
     except KeyboardInterrupt:
         typer.echo("cifar-search: interrupted", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

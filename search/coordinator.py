@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Protocol
@@ -19,7 +18,7 @@ from studies.methods import check_pruner, check_sampler, resolve_pruner
 from studies.progress import Progress, ProgressMeter
 from studies.record import StudyRecord, outcome_of
 from studies.storage import open_storage, probe
-from studies.study import SearchStudy, open_study
+from studies.study import SearchStudy, check_continuation, check_name, open_study
 from studies.summary import Summary, summarize
 
 POLL = 0.5
@@ -75,9 +74,12 @@ def run_search(request: SearchRequest, screen: Screen) -> int:
         check_sampler(request.sampler)
     with within("--pruner"):
         check_pruner(request.pruner)
-    probe(request.storage_url)
+    if request.study is not None:
+        with within("--study"):
+            check_name(request.study)
+    exists = probe(request.storage_url)
     prepare_workers()
-    order, study = _prepare(request, screen)
+    order, study = _prepare(request, screen, exists)
     closed, total = study.slots().closed(), study.total()
     if total is not None and closed >= total:
         screen.say(f"study {study.name!r} has closed {closed} of {total} trials: nothing left to do")
@@ -86,7 +88,7 @@ def run_search(request: SearchRequest, screen: Screen) -> int:
     return _Session(request, order, study, screen).run()
 
 
-def _prepare(request: SearchRequest, screen: Screen) -> tuple[WorkerOrder, SearchStudy]:
+def _prepare(request: SearchRequest, screen: Screen, exists: bool) -> tuple[WorkerOrder, SearchStudy]:
     """Load, check and announce everything, then create or continue the study."""
     from search.data.sources import load
     from search.data.split import make_split
@@ -121,8 +123,11 @@ def _prepare(request: SearchRequest, screen: Screen) -> tuple[WorkerOrder, Searc
         changes=adapted.changes,
     )
     total = _total(request, adapted.space)
-    storage = open_storage(request.storage_url, create=True)
     name = request.study or f"{request.space.name}-{data.name}"
+    if exists:
+        with closing(open_storage(request.storage_url, create=False)) as looked_at:
+            check_continuation(looked_at, name, record)
+    storage = open_storage(request.storage_url, create=True)
     study = open_study(storage, name, record, total)
     method = _method(request, study, screen)
     workers = request.workers or automatic_count(device.type)
@@ -133,10 +138,11 @@ def _prepare(request: SearchRequest, screen: Screen) -> tuple[WorkerOrder, Searc
 
 
 def _total(request: SearchRequest, space: Space) -> int | None:
+    points = len(space.grid()) if request.sampler == "grid" else None
     if request.trials is not None:
         return request.trials
-    if request.sampler == "grid":
-        return len(space.grid()) * request.repeat
+    if points is not None:
+        return points * request.repeat
     return None if request.timeout is not None else 50
 
 
@@ -194,16 +200,16 @@ class _Session:
         self._screen = screen
         self._deadline = None if request.timeout is None else time.monotonic() + request.timeout
         self._interrupts = 0
-        self._wake = threading.Event()
+        self._stopping = False
         self._order = order
         self._deaths_in_a_row = 0
         self._closed = study.slots().closed()
 
     def run(self) -> int:
         """Watch; return the exit code."""
+        self._meter = ProgressMeter(self._study)
         with self._signals():
             self._workers = Workers(self._order, self._order.parallel)
-            self._meter = ProgressMeter(self._study)
             code = self._watch()
         summary = summarize(self._study)
         self._screen.finish(summary)
@@ -214,47 +220,50 @@ class _Session:
         return code
 
     def _watch(self) -> int:
-        stopping = False
         while len(self._workers):
-            self._wake.wait(POLL)
-            self._wake.clear()
+            self._workers.wait(POLL)
             if self._interrupts > 1:
-                return self._kill()
-            if not stopping and (self._interrupts or self._out_of_time()):
-                stopping = True
+                self._kill()
+                return 130
+            if not self._stopping and (self._interrupts or self._out_of_time()):
+                self._stopping = True
                 self._workers.stop()
-            if not self._replace_dead(stopping):
+            if not self._replace_ended():
+                self._kill()
                 return 1
-            self._screen.update(self._meter.read(), stopping)
+            self._screen.update(self._meter.read(), self._stopping)
         return 130 if self._interrupts and not self._study.is_complete() else 0
 
     def _out_of_time(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
-    def _kill(self) -> int:
+    def _kill(self) -> None:
         names = self._workers.names()
         self._workers.kill()
         self._study.fail_lost(names, "interrupted")
-        return 130
 
-    def _replace_dead(self, stopping: bool) -> bool:
-        """Put the trials of dead workers back and start others; false if they do nothing but die."""
+    def _replace_ended(self) -> bool:
+        """Put the trials of dead workers back, and start others while there is work; false if they do nothing
+        but die."""
         dead = self._workers.collect_dead()
-        if not dead:
-            return True
+        if dead and not self._bury(dead):
+            return False
+        missing = self._order.parallel - len(self._workers)
+        if missing and not self._stopping and not self._study.is_complete():
+            for _ in range(missing):
+                self._workers.start_one()
+        return True
+
+    def _bury(self, dead: list[str]) -> bool:
         self._study.fail_lost(dead)
         closed = self._study.slots().closed()
         self._deaths_in_a_row = len(dead) + (self._deaths_in_a_row if closed == self._closed else 0)
         self._closed = closed
         self._screen.say(f"{len(dead)} worker(s) died; their trials are put back")
-        if self._deaths_in_a_row >= HOPELESS * self._order.parallel:
+        hopeless = self._deaths_in_a_row >= HOPELESS * self._order.parallel
+        if hopeless:
             self._screen.say("workers keep dying without finishing a trial; giving up")
-            self._workers.kill()
-            return False
-        if not stopping:
-            for _ in dead:
-                self._workers.start_one()
-        return True
+        return not hopeless
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -262,7 +271,6 @@ class _Session:
 
         def interrupted(_number: int, _frame: FrameType | None) -> None:
             self._interrupts += 1
-            self._wake.set()
 
         former = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -17,6 +17,9 @@ from search.text import duration, percent, settings, sparkline
 from studies import progress as study_progress
 from studies.summary import Summary
 
+WORTH_A_LINE = 5000
+"""Images whose decoding takes a second or more."""
+
 
 class _Base:
     """What both screens have in common: lines, and the summary at the end."""
@@ -45,23 +48,20 @@ class PlainScreen(_Base):
 
     def __init__(self, console: Console, storage_url: str, default_url: str) -> None:
         super().__init__(console, storage_url, default_url)
-        self._shown: set[int] | None = None
+        self._shown: set[int] = set()
         self._estimated = False
 
     def say(self, line: str) -> None:
         print(line, file=self.console.file, flush=True)
 
     def decoding(self, done: int, total: int) -> None:
-        """Say that images are being read, once, when it is done."""
-        if done == total:
-            self.say(f"decoded {total} images into the cache")
+        """Say that images were read, on the error stream, if there were enough for it to have taken time."""
+        if done == total >= WORTH_A_LINE:
+            print(f"decoded {total} images into the cache", file=sys.stderr, flush=True)  # noqa: T201
 
     def update(self, progress: study_progress.Progress, stopping: bool) -> None:  # noqa: ARG002
         """Show trials that closed since the last call, and the first estimate of the time."""
-        if self._shown is None:
-            self._shown = set()
-            already = [end for end in progress.ended if end.seconds and progress.seconds_left is None]
-            self._shown |= {end.slot for end in already}
+        self._shown |= progress.earlier
         for end in progress.ended:
             if end.slot not in self._shown:
                 self._shown.add(end.slot)

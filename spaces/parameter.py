@@ -9,7 +9,8 @@ from itertools import combinations
 from typing import Any, Literal
 
 from spaces.domain import Choice, Domain, Trial, Value, label, read_domain
-from spaces.text import brief, unknown, within
+from spaces.text import brief, plain, unknown, within
+from spaces.tree import PRESET
 
 Role = Literal["scientific", "nuisance"]
 Conditions = dict[str, tuple[Value, ...]]
@@ -65,7 +66,7 @@ def read_parameters(tree: object) -> tuple[Parameter, ...]:
         raise ValueError(f"parameters: must be a mapping of at least one parameter, but got {brief(tree)}")
     declared = []
     for name, spec in tree.items():
-        with within(f"parameters.{name}"):
+        with within(f"parameters.{plain(name)}"):
             declared.append(_read_one(name, spec))
     by_name = {parameter.name: parameter for parameter, _ in declared}
     expanded: list[Parameter] = []
@@ -77,7 +78,7 @@ def read_parameters(tree: object) -> tuple[Parameter, ...]:
 
 def _read_one(name: object, spec: object) -> tuple[Parameter, str | None]:
     """The parameter as declared, with conditions not yet checked, and the parent that ``each`` names."""
-    if not isinstance(name, str) or "" in name.split("@", 1):
+    if not isinstance(name, str) or not name.isprintable() or "" in name.split("@", 1):
         raise ValueError(f"a name must be a dotted path, or path@label, but got {brief(name)}")
     if not isinstance(spec, dict):
         raise ValueError(
@@ -91,7 +92,19 @@ def _read_one(name: object, spec: object) -> tuple[Parameter, str | None]:
         raise ValueError(
             f"each: must name a choice, and makes the labels itself, but got {brief(each)} for {name}"
         )
-    return Parameter(name, read_domain(spec), _read_role(spec), _read_when(spec.get("when", {}))), each
+    parameter = Parameter(name, read_domain(spec), _read_role(spec), _read_when(spec.get("when", {})))
+    _check_preset(parameter)
+    return parameter, each
+
+
+def _check_preset(parameter: Parameter) -> None:
+    """A preset's options are names of settings that are put together."""
+    settings = getattr(parameter.domain, "settings", None) or (None,)
+    if parameter.path == PRESET and not all(isinstance(setting, dict) for setting in settings):
+        raise ValueError(
+            "must be a choice of names, each with dotted paths and their settings, such as "
+            f"{{plain: {{}}, dropout: {{model.dropout: 0.2}}}}, but got {parameter.domain.note()}"
+        )
 
 
 def _read_role(spec: dict[str, Any]) -> Role:
@@ -112,7 +125,7 @@ def _read_when(when: object) -> Conditions:
     conditions = {parent: tuple(x) if isinstance(x, list) else (x,) for parent, x in when.items()}
     for parent, options in conditions.items():
         if not options:
-            raise ValueError(f"when: {parent}: needs at least one option, but got []")
+            raise ValueError(f"when: {plain(parent)}: needs at least one option, but got []")
     return conditions
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from spaces.config import Configuration
 from spaces.domain import Choice, Value
 from spaces.parameter import Conditions, Parameter, both
-from spaces.tree import Tree, at, put
+from spaces.tree import PRESET, Tree, at, put, put_all
 
 First = tuple[dict[str, Value], ...]
 
@@ -31,7 +31,7 @@ def fix(draft: Draft, path: str, value: object) -> Draft:
         if parameter.path == path:
             draft = _settle(draft, parameter, _option_for(parameter, value))
     for parameter in draft.parameters:
-        if path.startswith(f"{parameter.path}."):
+        if parameter.path == PRESET or path.startswith(f"{parameter.path}."):
             draft = _narrow(draft, parameter, path, value)
     written = put(draft.written, path, value, Configuration)
     return Draft(written, draft.parameters, _tidy(draft.first, draft.parameters))
@@ -76,11 +76,10 @@ def _narrow(draft: Draft, parameter: Parameter, path: str, value: object) -> Dra
     """Fix a setting in every option of a section's choice. Of options that become equal, one stays:
     preferably one that was like that before, since its name is still true."""
     assert isinstance(parameter.domain, Choice)
-    before = {
-        option: _resolved(parameter, parameter.domain.setting(option)) for option in parameter.domain.options
-    }
+    base = draft.written if parameter.path == PRESET else {}
+    before = {o: _resolved(parameter, parameter.domain.setting(o), base) for o in parameter.domain.options}
     settings = {option: _with(parameter, option, path, value, before[option]) for option in before}
-    after = {option: _resolved(parameter, setting) for option, setting in settings.items()}
+    after = {option: _resolved(parameter, setting, base) for option, setting in settings.items()}
     ranked = sorted(before, key=lambda option: after[option] != before[option])
     stands_for = {o: next(other for other in ranked if after[other] == after[o]) for o in before}
     stay = tuple(option for option in before if stands_for[option] == option)
@@ -109,7 +108,7 @@ def _follow(parameter: Parameter, changed: Parameter, domain: Choice) -> Paramet
 def _settle_last(draft: Draft, parameter: Parameter, domain: Choice) -> Draft:
     """A choice of one option is none: the option goes into the base."""
     option = domain.options[0]
-    written = put(draft.written, parameter.path, domain.setting(option), Configuration)
+    written = put_all(draft.written, parameter.path, domain.setting(option), Configuration)
     return _settle(replace(draft, written=written), parameter, option)
 
 
@@ -122,13 +121,16 @@ def _with(parameter: Parameter, option: Value, path: str, value: object, resolve
             return setting
     except KeyError:
         return setting
+    if parameter.path == PRESET:
+        return {**setting, path: value}
     tree = put({}, parameter.path, setting, Configuration)
     return at(put(tree, path, value, Configuration), parameter.path)
 
 
-def _resolved(parameter: Parameter, setting: object) -> Any:
-    """The section that an option stands for, with its defaults."""
-    return at(Configuration.read(put({}, parameter.path, setting, Configuration)).tree(), parameter.path)
+def _resolved(parameter: Parameter, setting: object, base: Tree) -> Any:
+    """The section (of a preset: the whole configuration) that an option stands for, with its defaults."""
+    tree = Configuration.read(put_all(base, parameter.path, setting, Configuration)).tree()
+    return tree if parameter.path == PRESET else at(tree, parameter.path)
 
 
 def _tidy(first: First, parameters: tuple[Parameter, ...]) -> First:

@@ -29,35 +29,24 @@ that the CLI prints, and the fingerprint that guards the continuing of a study.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
-from typing import NamedTuple
+from typing import Any
 
 from spaces.catalog import built_in, find
 from spaces.checks import check_balance, check_corners, check_first
 from spaces.config import Configuration
-from spaces.domain import Choice, Trial, Value, label
+from spaces.domain import Choice, Trial, Value
+from spaces.grid import combinations
 from spaces.parameter import Parameter, connect
 from spaces.reading import read_fields
 from spaces.reduction import Draft, fix
+from spaces.table import Row, table_rows
 from spaces.text import brief, digest, dump_yaml, load_yaml, unknown, within
-from spaces.tree import Tree, at, put
+from spaces.tree import PRESET, Tree, at, put, put_all
 
 __all__ = ["Row", "Space", "built_in"]
-
-LARGEST_GRID = 100_000
-
-
-class Row(NamedTuple):
-    """A parameter as a table shows it, all in words."""
-
-    parameter: str
-    values: str
-    role: str
-    condition: str
-    base: str
 
 
 @dataclass(frozen=True)
@@ -150,15 +139,12 @@ class Space:
         for parameter in self._by_depth:
             if parameter.name in values:
                 setting = parameter.domain.setting(values[parameter.name])
-                tree = put(tree, parameter.path, setting, Configuration)
+                tree = put_all(tree, parameter.path, setting, Configuration)
         return Configuration.read(tree, "configuration")
 
     def base_value(self, parameter: Parameter) -> Value | None:
         """The parameter's value that gives the base's setting; None where there is none."""
-        try:
-            setting = at(self.base.tree(), parameter.path)
-        except KeyError:
-            return None
+        setting = self.base_setting(parameter)
         if isinstance(parameter.domain, Choice):
             return next((o for o in parameter.domain.options if self._gives(parameter, o, setting)), None)
         try:
@@ -228,18 +214,8 @@ class Space:
         Raises:
             ValueError: for a parameter that is continuous or logarithmic, or for too many combinations.
         """
-        combinations: list[dict[str, Value]] = [{}]
-        for parameter in self.parameters:
-            if parameter.domain.grid() is None:
-                raise ValueError(
-                    f"space {self.name}: {parameter.name}: has no grid, being {parameter.domain.note()}: "
-                    "give it a step or a choice"
-                )
-            extended = (one for known in combinations for one in _extend(known, parameter))
-            combinations = list(islice(extended, LARGEST_GRID + 1))
-            if len(combinations) > LARGEST_GRID:
-                raise ValueError(f"space {self.name}: its grid has more than {LARGEST_GRID:,} combinations")
-        return combinations
+        with within(f"space {self.name}"):
+            return combinations(self.parameters)
 
     def fingerprint(self) -> str:
         """A short hash of all that decides which trials are run; the question, the command and the like, and
@@ -274,24 +250,32 @@ class Space:
 
     def rows(self) -> list[Row]:
         """The parameters for a table."""
-        return [
-            Row(p.name, p.domain.note(), p.role, p.condition_note(), self._base_note(p))
-            for p in self.parameters
-        ]
+        return table_rows(self)
+
+    def written_section(self, path: str) -> Tree:
+        """What the base says of a section."""
+        try:
+            section: Tree = at(self.written, path)
+        except KeyError:
+            return {}
+        return section
 
     def _kept(self, path: str) -> Tree:
         """Where the variant of a section changes: what was written, since that decides what is kept."""
-        section = self.written.get(path.partition(".")[0], {})
+        section = self.written_section(path.removesuffix(".name"))
         return {setting: value for setting, value in section.items() if setting != "name"}
 
-    def _base_note(self, parameter: Parameter) -> str:
-        if not parameter.is_active(self.base_values):
-            return ""
-        value = self.base_values.get(parameter.name, at(self.base.tree(), parameter.path))
-        return label(value) if isinstance(value, (bool, int, float, str)) else brief(value)
+    def base_setting(self, parameter: Parameter) -> Any:
+        """The base's setting as plain data; None where its variant of the section has no such setting."""
+        try:
+            return at(self.base.tree(), parameter.path)
+        except KeyError:
+            return None
 
     def _gives(self, parameter: Parameter, option: Value, setting: object) -> bool:
         wanted = parameter.domain.setting(option)
+        if parameter.path == PRESET:
+            return self.build({parameter.name: option}) == self.base
         if not isinstance(wanted, dict):
             return bool(wanted == setting)
         try:
@@ -332,9 +316,3 @@ def _checked(space: Space) -> Space:
 
 def _overlap(one: str, other: str) -> bool:
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
-
-
-def _extend(known: dict[str, Value], parameter: Parameter) -> Iterable[dict[str, Value]]:
-    if not parameter.is_active(known):
-        return (known,)
-    return ({**known, parameter.name: value} for value in parameter.domain.grid() or ())

@@ -12,6 +12,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 Tree = dict[str, Any]
+PRESET = "preset"
+"""In place of a path: the value is a mapping of dotted paths, each to its setting, that are put together."""
 
 
 @cache
@@ -55,6 +57,15 @@ def _section(tree: Tree, head: str, model: type[BaseModel] | None) -> Tree:
     default = model.model_fields[head].default if sections(model, head) and model else None
     name = getattr(default, "name", None)
     return {"name": name, **section} if name else section
+
+
+def put_all(tree: Tree, path: str, value: Any, model: type[BaseModel] | None) -> Tree:
+    """As ``put``; with ``PRESET`` as the path, every setting of the mapping in its order."""
+    if path != PRESET:
+        return put(tree, path, value, model)
+    for inner, setting in value.items():
+        tree = put(tree, inner, setting, model)
+    return tree
 
 
 def at(tree: Tree, path: str) -> Any:

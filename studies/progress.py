@@ -44,8 +44,10 @@ class Progress:
     epochs: int
     running: tuple[Running, ...]
     ended: tuple[Ended, ...]
+    earlier: frozenset[int]
+    """The slots that were closed before this command began."""
     seconds_left: float | None
-    """Estimate from the epochs trained since this command began; None while there is none."""
+    """Estimate from the speed since the first epoch that was seen to end; None while there is none."""
 
     @property
     def best(self) -> Ended | None:
@@ -59,8 +61,12 @@ class ProgressMeter:
 
     def __init__(self, study: SearchStudy) -> None:
         self._study = study
-        self._start = time.monotonic()
+        slots = study.slots()
+        self._earlier = frozenset(slot for slot in slots.attempts if slots.is_closed(slot))
         self._epochs_before = _epochs_trained(study.trials())
+        self._first: tuple[float, int] | None = None
+        """When the first epoch was seen to end, and how many epochs had been trained by then: starting up
+        takes time that says nothing about the time that is left."""
 
     def read(self) -> Progress:
         """Look at the study."""
@@ -69,20 +75,32 @@ class ProgressMeter:
         trials = [trial for attempts in slots.attempts.values() for trial in attempts]
         running = tuple(_running(trial) for trial in trials if trial.state == TrialState.RUNNING)
         return Progress(
-            self._study.total(), self._study.record.epochs, running, ended, self._left(trials, running, ended)
+            total=self._study.total(),
+            epochs=self._study.record.epochs,
+            running=running,
+            ended=ended,
+            earlier=self._earlier,
+            seconds_left=self._left(trials, running, ended),
         )
 
     def _left(
         self, trials: list[FrozenTrial], running: tuple[Running, ...], ended: tuple[Ended, ...]
     ) -> float | None:
-        trained = _epochs_trained(trials) - self._epochs_before
+        seconds = self._seconds_per_epoch(_epochs_trained(trials))
         total, full = self._study.total(), self._study.record.epochs
-        if total is None or trained == 0:
+        if total is None or seconds is None:
             return None
         usual = sum(end.epochs for end in ended) / len(ended) if ended else full
         done = sum(min(len(run.accuracies), usual) for run in running)
         left = (total - len(ended)) * usual - done
-        return max(left, 0.0) * (time.monotonic() - self._start) / trained
+        return max(left, 0.0) * seconds
+
+    def _seconds_per_epoch(self, trained: int) -> float | None:
+        """Wall time for each epoch of any worker, since the first one that was seen to end."""
+        if trained == self._epochs_before:
+            return None
+        start, before = self._first = self._first or (time.monotonic(), trained)
+        return (time.monotonic() - start) / (trained - before) if trained > before else None
 
 
 def _epochs_trained(trials: list[FrozenTrial]) -> int:

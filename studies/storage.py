@@ -117,8 +117,8 @@ def open_storage(
     return storage
 
 
-def probe(url: str | URL) -> None:
-    """Check that studies could be kept at the URL, without making or changing anything.
+def probe(url: str | URL) -> bool:
+    """Whether the URL holds studies; checks that it could, without making or changing anything.
 
     Raises:
         StorageError: as ``open_storage`` would.
@@ -128,8 +128,10 @@ def probe(url: str | URL) -> None:
         target = _resolved(parsed)
         if _is_sqlite(target):
             sqlite.check_file(_path(target), write=True)
-        if _is_set_up(target, write=False):
-            open_storage(url, create=False).close()
+        there = _is_set_up(target, write=False)
+    if there:
+        open_storage(url, create=False).close()
+    return there
 
 
 @contextmanager

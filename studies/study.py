@@ -19,14 +19,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from spaces.config import Configuration
 from spaces.space import Space
+from spaces.text import brief
 from studies import record
 from studies.heartbeat import silent_trials
 from studies.methods import build_pruner, build_sampler, resolve_sampler
+from studies.processes import is_dead
 from studies.record import History, Outcome, Reason, Setup, StudyRecord
 from studies.slots import Slots
 from studies.storage import study_lock
 
 _TRAINING, _SAMPLING = 0, 1
+LONGEST_NAME = 200
+"""Characters of a study's name."""
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # the screen tells of every trial already
 
 
@@ -105,40 +109,51 @@ class SearchStudy:
         return total is not None and self.slots().closed() >= total
 
     def claim(self, worker: str, parallel: int, sampler: str) -> Claim | None:
-        """Take an open slot for ``worker``; None if none is open now (others may still be running).
+        """Take an open slot for ``worker``; None if none is open now (others may still be running), or what
+        was drawn for it makes no configuration, which closes it.
 
         Args:
-            worker: names the worker among all that ever were.
+            worker: the name of its process (``studies.processes``).
             parallel: how many trials run at once, which decides what the sampler "auto" means.
             sampler: its name.
         """
         with study_lock(self.storage, self.name):
             self._fail_lost()
-            slots = self.slots()
-            slot = self._queued(slots)
-            if slot is None:
-                slot = slots.next_open(self.total())
-                if slot is None:
-                    return None
-                self._enqueue(slot, slots)
+            slots, total = self.slots(), self.total()
+            if total is not None and slots.taken() >= total:
+                return None
+            slot = self._queued(slots, worker)
             chosen = resolve_sampler(sampler, bool(self.space.levels), parallel)
-            return self._ask(slot, slots, worker, chosen)
+            return self._ask(slot, slots, chosen)
 
-    def _queued(self, slots: Slots) -> int | None:
-        """The slot of an attempt that was queued by a worker that did not live to start it."""
-        queued = [
-            trial
-            for trials in slots.attempts.values()
-            for trial in trials
-            if trial.state == TrialState.WAITING
-        ]
-        return record.slot_of(min(queued, key=lambda trial: trial.number)) if queued else None
+    def _queued(self, slots: Slots, worker: str) -> int:
+        """The slot of the attempt that Optuna will give next: of one that a worker did not live to start, or
+        of a new one. From before it runs, the attempt says who runs it and has given a sign of life."""
+        if not self._waiting():
+            self._enqueue(slots.next_open(), slots)
+        queued = self._waiting()[0]
+        slot = record.slot_of(queued)
+        if slot is None:  # someone queued a configuration through Optuna itself
+            slot = slots.next_open()
+            self._give_slot(queued, slot)
+        self.storage.set_trial_user_attr(queued._trial_id, record.WORKER, worker)
+        self.storage.record_heartbeat(queued._trial_id)
+        return slot
+
+    def _waiting(self) -> list[FrozenTrial]:
+        return self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
 
     def _enqueue(self, slot: int, slots: Slots) -> None:
-        """Queue an attempt together with its slot, so that it is never without one."""
+        """Queue an attempt together with its slot, so that it is never without one. A retry has its slot's
+        parameters, unless it was ended before all were drawn; then the same seed draws the same ones."""
         earlier = slots.attempts.get(slot, [])
-        values = earlier[-1].params if earlier else self._prescribed(slot)
+        decided = next((trial.params for trial in earlier if record.SETUP in trial.user_attrs), None)
+        values = self._prescribed(slot) if decided is None else decided
         self.optuna.enqueue_trial(values, user_attrs={record.SLOT: slot, record.ATTEMPT: len(earlier) + 1})
+
+    def _give_slot(self, queued: FrozenTrial, slot: int) -> None:
+        for key, value in ((record.ATTEMPT, 1), (record.SLOT, slot)):
+            self.storage.set_trial_user_attr(queued._trial_id, key, value)
 
     def _prescribed(self, slot: int) -> dict[str, Any]:
         """What is known of a slot's parameters before the sampler is asked."""
@@ -150,7 +165,7 @@ class SearchStudy:
             return dict(first[slot]) if slot < len(first) else {}
         balance, level = self.space.balance or "", self._level(slot)
         position = slot // len(self.space.levels)
-        of_level = [values for values in first if values.get(balance) == level]
+        of_level = [values for values in first if values.get(balance, level) == level]
         return dict(of_level[position]) if position < len(of_level) else {}
 
     def _level(self, slot: int) -> Any:
@@ -161,19 +176,23 @@ class SearchStudy:
         balanced = self.space.balance and self.record.sampler != "grid"
         return {self.space.balance: self._level(slot)} if self.space.balance and balanced else {}
 
-    def _ask(self, slot: int, slots: Slots, worker: str, sampler: str) -> Claim:
+    def _ask(self, slot: int, slots: Slots, sampler: str) -> Claim | None:
         seed = derived_seed(self.record.seed, _SAMPLING, slot)
         self.optuna.sampler = build_sampler(sampler, seed, self._fixed(slot))
         trial = self.optuna.ask()
-        self.storage.record_heartbeat(trial._trial_id)
-        configuration = self.space.configure(self.space.suggest(trial))
+        values = self.space.suggest(trial)
+        try:
+            configuration = self.space.configure(values)
+        except ValueError as error:
+            outcome = Outcome(reason="invalid", message=str(error))
+            self._close(trial._trial_id, TrialState.FAIL, outcome, History(), None)
+            return None
         repeat = _repeat(slots, slot, configuration.fingerprint())
         setup = Setup(
             seed=derived_seed(self.record.seed, _TRAINING, repeat),
             repeat=repeat,
             fingerprint=configuration.fingerprint(),
             configuration=configuration.tree(),
-            worker=worker,
             sampler=sampler,
             pruner=self.pruner,
         )
@@ -207,13 +226,18 @@ class SearchStudy:
     def _fail_lost(self, dead_workers: Collection[str] = (), reason: Reason = "lost") -> None:
         lost = set(silent_trials(self.storage, self.study_id))
         for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            setup = record.setup_of(trial)
-            if trial._trial_id in lost or (setup and setup.worker in dead_workers):
-                outcome = Outcome(reason=reason, message="its worker died or fell silent")
-                self._close(trial._trial_id, TrialState.FAIL, outcome, History(), None)
+            worker = trial.user_attrs.get(record.WORKER, "")
+            if worker in dead_workers:
+                outcome = Outcome(reason=reason, message="its worker was ended")
+            elif trial._trial_id in lost or is_dead(worker):
+                outcome = Outcome(reason="lost", message="its worker died or fell silent")
+            else:
+                continue
+            self._close(trial._trial_id, TrialState.FAIL, outcome, History(), None)
 
     def fail_lost(self, dead_workers: Collection[str], reason: Reason = "lost") -> None:
-        """End the attempts of workers that are known to be dead, so that their slots are open again."""
+        """End the attempts of the workers given and of all that are known to be dead, so that their slots are
+        open again; ``reason`` is that of the workers given."""
         with study_lock(self.storage, self.name):
             self._fail_lost(dead_workers, reason)
 
@@ -245,8 +269,6 @@ def open_study(storage: RDBStorage, name: str, wanted: StudyRecord, total: int |
     Raises:
         ValueError: naming what differs, if the study is another search.
     """
-    if not name.strip() or len(name) > 200:
-        raise ValueError(f"--study: must have 1 to 200 characters, but got {len(name)}: {name[:40]!r}")
     with study_lock(storage, name):
         try:
             created = optuna.create_study(study_name=name, storage=storage, direction="maximize")
@@ -263,10 +285,33 @@ def open_study(storage: RDBStorage, name: str, wanted: StudyRecord, total: int |
     return study
 
 
+def check_continuation(storage: RDBStorage, name: str, wanted: StudyRecord) -> None:
+    """Refuse to continue a study of this name that is another search; only reads.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    if name not in optuna.get_all_study_names(storage=storage):
+        return
+    if not _just_created(optuna.load_study(study_name=name, storage=storage)):
+        refuse_other_search(SearchStudy(storage, name), wanted)
+
+
 def _just_created(study: optuna.Study) -> bool:
     """Whether the study is still empty: new, or left by a process that died right after creating it."""
-    ours = study.direction == optuna.study.StudyDirection.MAXIMIZE
+    ours = study.directions == [optuna.study.StudyDirection.MAXIMIZE]
     return ours and not study.user_attrs and not study.get_trials(deepcopy=False)
+
+
+def check_name(name: str) -> str:
+    """Return ``name`` if a study may be called so.
+
+    Raises:
+        ValueError: if it is blank, too long, or not printable.
+    """
+    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+        raise ValueError(f"must have 1 to {LONGEST_NAME} printable characters, but got {len(name)}: {brief(name)}")
+    return name
 
 
 def refuse_other_search(study: SearchStudy, wanted: StudyRecord) -> None:
