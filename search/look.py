@@ -13,12 +13,13 @@ from rich.text import Text
 
 from search.data.describe import describe
 from search.data.images import ImageData, Images, Labels
-from search.data.preview import draw_grid, first_of_each
+from search.data.preview import COLUMNS, draw_grid, first_of_each
 from search.data.request import DataRequest
 from search.data.sources import load
 from search.data.split import make_split
 from search.screen import make_screen
 from search.text import percent, settings, sparkline
+from spaces.domain import Value
 from spaces.space import Space
 
 
@@ -44,7 +45,8 @@ def describe_data(
         request: which data set.
         split_settings: validation size, training size and seed.
         preview: the PNG file to draw; None: none.
-        augment: a space that augments the images drawn, each row by a configuration drawn from it.
+        augment: a space that augments the images drawn, each row by another configuration of it: those of its
+            grid where it has at most ten, else configurations drawn at random.
         as_json: print JSON.
     """
     space = Space.load(augment) if augment else None
@@ -58,27 +60,54 @@ def describe_data(
         _print_description(description)
     if preview is not None:
         shown_N = first_of_each(data.labels_N)
-        images_NHWC = data.images_NHWC[shown_N] if space is None else _augmented(data, shown_N, space)
+        images_NHWC = data.images_NHWC[shown_N]
+        if space is not None:
+            images_NHWC, rows = _augmented(data, shown_N, space)
+            if not as_json:
+                _print_rows(rows)
         draw_grid(images_NHWC, data.labels_N[shown_N], data.classes, preview)
 
 
-def _augmented(data: ImageData, shown_N: Labels, space: Space) -> Images:
-    """The chosen images augmented, every ten of them by a configuration of their own drawn from the space."""
-    import optuna
+def _augmented(data: ImageData, shown_N: Labels, space: Space) -> tuple[Images, list[dict[str, Value]]]:
+    """The chosen images augmented, each row by a configuration of its own; and those, as parameters."""
     import torch
 
     from search.prepare import adapt
     from search.training.augmentation.pipeline import preview_batch
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.manual_seed(0)
     space = adapt(space, data, None, "fp32").space
+    images_NHWC = torch.from_numpy(data.images_NHWC)
+    rows_of_indices = torch.split(torch.from_numpy(shown_N), COLUMNS)
+    rows = _configurations(space, len(rows_of_indices))
+    augmented = [
+        preview_batch(space.configure(values).augmentation, images_NHWC, indices_B)
+        for values, indices_B in zip(rows, rows_of_indices, strict=True)
+    ]
+    return (torch.cat(augmented) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy(), rows
+
+
+def _configurations(space: Space, count: int) -> list[dict[str, Value]]:
+    """The points of the space's grid in turn where there are at most ``count``, else random draws."""
+    import optuna
+
+    try:
+        points = space.grid()
+    except ValueError:  # something varies continuously
+        points = []
+    if 0 < len(points) <= count:
+        return [points[row % len(points)] for row in range(count)]
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     draws = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    images_NHWC, rows = torch.from_numpy(data.images_NHWC), []
-    for indices_B in torch.split(torch.from_numpy(shown_N), 10):
-        augmentation = space.configure(space.suggest(draws.ask())).augmentation
-        rows.append(preview_batch(augmentation, images_NHWC, indices_B))
-    return (torch.cat(rows) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return [space.suggest(draws.ask()) for _ in range(count)]
+
+
+def _print_rows(rows: list[dict[str, Value]]) -> None:
+    """What the rows of a preview were augmented by."""
+    console = _console()
+    for number, values in enumerate(rows, start=1):
+        shown = {name: value for name, value in values.items() if name.startswith("augmentation")}
+        console.print(Text(f"row {number}: {settings(shown) or 'as in the base'}"), soft_wrap=True)
 
 
 def _print_description(description: dict[str, Any]) -> None:

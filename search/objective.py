@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import traceback
 from collections.abc import Callable
@@ -10,8 +11,9 @@ from importlib.metadata import version
 import torch
 from optuna.trial import TrialState
 
-from search.training.engine import EpochReport, Run, peak_memory
+from search.training.engine import Run, peak_memory
 from search.training.models import cost
+from search.training.reports import EpochReport, last_phase
 from search.training.resident import ResidentData
 from studies.record import History, Outcome, Reason
 from studies.study import Claim, SearchStudy
@@ -58,7 +60,7 @@ class TrialRun:
         stopped = run.epoch < self._claim.configuration.training.epochs
         result = run.finish()
         outcome = self._outcome("stopped early" if stopped else "finished").model_copy(
-            update={"epoch": result.epoch}
+            update={"epoch": result.epoch, "tta_accuracy": result.tta_accuracy}
         )
         self._close(TrialState.COMPLETE, outcome, result.value)
 
@@ -79,7 +81,7 @@ class TrialRun:
 
     def _outcome(self, reason: Reason, message: str = "") -> Outcome:
         reports = self._run.history if self._run else []
-        best = max(reports, key=lambda report: report.val_accuracy, default=None)
+        best = max(last_phase(reports), key=lambda report: report.val_accuracy, default=None)
         speeds = sorted(report.images_per_second for report in reports)
         return Outcome(
             reason=reason,
@@ -103,17 +105,28 @@ class TrialRun:
 def history_of(reports: list[EpochReport]) -> History:
     """The curves as they are stored: five significant digits, and no value where none is finite."""
 
-    def column(value: Callable[[EpochReport], float]) -> tuple[float | None, ...]:
-        rounded = (float(f"{value(report):.5g}") for report in reports)
-        return tuple(number if abs(number) < float("inf") else None for number in rounded)
+    def column(value: Callable[[EpochReport], float | None]) -> tuple[float | None, ...]:
+        return tuple(rounded(value(report)) for report in reports)
 
+    noisy = any(report.memorized is not None for report in reports)
+    points = [point for report in reports for point in report.steps]
     return History(
         train_loss=column(lambda report: report.train_loss),
         train_accuracy=column(lambda report: report.train_accuracy),
         val_loss=column(lambda report: report.val_loss),
         lr=column(lambda report: report.lr),
         seconds=column(lambda report: report.seconds),
+        memorized=column(lambda report: report.memorized) if noisy else (),
+        corrected=column(lambda report: report.corrected) if noisy else (),
+        step=tuple(step for step, _, _ in points),
+        step_loss=tuple(rounded(loss) for _, loss, _ in points),
+        step_accuracy=tuple(rounded(accuracy) for _, _, accuracy in points),
     )
+
+
+def rounded(number: float | None) -> float | None:
+    """Five significant digits; None for what is no finite number."""
+    return None if number is None or not math.isfinite(number) else float(f"{number:.5g}")
 
 
 def device_name(device: torch.device) -> str:

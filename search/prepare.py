@@ -55,18 +55,25 @@ class Adapted:
     changes: tuple[str, ...]
 
 
+MIRRORING: dict[str, dict[str, object]] = {
+    "flips are": {"augmentation.flip": 0.0, "augmentation.alternating_flip": False},
+    "test-time augmentation is": {"training.test_time_augmentation": "none"},
+}
+"""What mirrors images, and the settings without it."""
+
+
 def adapt(space: Space, data: ImageData, epochs: int | None, precision: str) -> Adapted:
-    """Fit a space to the data: no flips where mirroring changes labels; and to the command's settings."""
+    """Fit a space to the data: no mirroring where that changes labels; and to the command's settings."""
     changes = []
     settings: dict[str, object] = {"training.precision": precision}
     if epochs is not None:
         settings["training.epochs"] = epochs
     space = space.with_base(settings)
-    if not data.mirrors:
-        flipless = space.without({"augmentation.flip": 0.0})
-        if flipless.fingerprint() != space.fingerprint():
-            changes.append(f"flips are fixed off: mirroring an image of {data.name} can change its label")
-            space = flipless
+    for what, settings in MIRRORING.items() if not data.mirrors else ():
+        without = space.without(settings)
+        if without.fingerprint() != space.fingerprint():
+            changes.append(f"{what} fixed off: mirroring an image of {data.name} can change its label")
+            space = without
     return Adapted(space, tuple(changes))
 
 

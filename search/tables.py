@@ -10,6 +10,7 @@ from rich.text import Text
 
 from search.text import duration, percent, setting, settings, sparkline
 from studies.summary import Entry, Level, Summary
+from studies.urls import masked
 
 SHOWN = 10
 """Rows of the leaderboard."""
@@ -108,11 +109,11 @@ def closing_lines(summary: Summary) -> list[str]:
 
 def next_commands(summary: Summary, storage_url: str, default_url: str) -> list[str]:
     """What to type next."""
-    where = "" if storage_url == default_url else f" --storage {shlex.quote(storage_url)}"
+    where = "" if storage_url == default_url else f" --storage {shlex.quote(masked(storage_url))}"
     name = shlex.quote(summary.name)
     return [
         f"cifar-search show {name}{where}",
-        f"optuna-dashboard {shlex.quote(storage_url)}",
+        f"optuna-dashboard {shlex.quote(masked(storage_url))}",
     ]
 
 

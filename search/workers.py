@@ -10,20 +10,20 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import socket
-import threading
 import time
-import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 
 from search.data.request import DataRequest
+from studies.processes import process_name
 
 POLL = 0.5
 """Seconds between two looks for a slot while other workers hold the last ones."""
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class WorkerOrder:
     pruner: str
 
 
-def work(order: WorkerOrder, name: str, stopping: Callable[[], bool]) -> None:
+def work(order: WorkerOrder, stopping: Callable[[], bool]) -> None:
     """Claim and train slots until none is left or ``stopping()``.
 
     Raises:
@@ -58,6 +58,7 @@ def work(order: WorkerOrder, name: str, stopping: Callable[[], bool]) -> None:
     study = SearchStudy(storage, order.study, order.pruner)
     data = resident_data(order.data, study.record, torch.device(order.device))
     heartbeat = Heartbeat(storage)
+    name = process_name(os.getpid())
     while not stopping():
         claim = study.claim(name, order.parallel, order.sampler)
         if claim is None:
@@ -75,26 +76,35 @@ def work(order: WorkerOrder, name: str, stopping: Callable[[], bool]) -> None:
     heartbeat.close()
 
 
-def _main(order: WorkerOrder, name: str) -> None:
+def _main(order: WorkerOrder) -> None:
     """The life of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C goes to the parent, which tells us
-    told = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: told.set())
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
     warnings.filterwarnings("ignore", module="optuna")
     parent = multiprocessing.parent_process()
-    work(order, name, lambda: told.is_set() or not (parent and parent.is_alive()))
+    work(order, lambda: bool(told) or not (parent and parent.is_alive()))
 
 
 def _context() -> ForkServerContext:
     """Processes forked from a server that has imported torch once, so that a replacement starts at once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["search.objective", "search.prepare", "sklearn.datasets"])
+    context.set_forkserver_preload(["search.objective", "search.prepare"])
     return context
 
 
 def prepare_workers() -> None:
-    """Start the server that workers are forked from; it imports while the caller does something else."""
-    _context().Process(target=int, daemon=True).start()
+    """Start the server that workers are forked from; it imports while the caller does something else.
+
+    Ctrl-C and SIGTERM, which may reach all processes of a command, are left to the command: the server blocks
+    them, and so does a worker until it is ready to end well.
+    """
+    _context()
+    resource_tracker.ensure_running()  # before, since starting it unblocks the signals
+    blocked_before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    forkserver.ensure_running()
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked_before)
 
 
 class Workers:
@@ -109,10 +119,10 @@ class Workers:
 
     def start_one(self) -> None:
         """Start one more worker."""
-        name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        process = self._context.Process(target=_main, args=(self._order, name), daemon=True)
+        process = self._context.Process(target=_main, args=(self._order,), daemon=True)
         process.start()
-        self._living[name] = process
+        assert process.pid is not None
+        self._living[process_name(process.pid)] = process
 
     def __len__(self) -> int:
         return len(self._living)
@@ -120,6 +130,10 @@ class Workers:
     def names(self) -> list[str]:
         """The names of those that have not been collected."""
         return list(self._living)
+
+    def wait(self, timeout: float) -> None:
+        """Wait until one has ended, or for ``timeout`` seconds."""
+        connection.wait([process.sentinel for process in self._living.values()], timeout)
 
     def collect_dead(self) -> list[str]:
         """Forget the workers that have ended; return the names of those that did not end well."""

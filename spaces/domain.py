@@ -283,13 +283,13 @@ def _check_options(domain: Choice) -> None:
 
 
 def _name(name: object) -> str:
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not name or not name.isprintable():
         raise ValueError(f"choice: a name must be text (in quotes if need be), but got {brief(name)}")
     return name
 
 
 def _option(option: object) -> Value:
-    if isinstance(option, (str, bool)):
+    if isinstance(option, bool) or (isinstance(option, str) and option.isprintable()):
         return option
     if isinstance(option, int):
         return _integer(option, "choice")

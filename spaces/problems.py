@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from spaces.text import brief, nearest, unknown
+from spaces.text import brief, nearest, plain, unknown
 from spaces.tree import sections
 
 
@@ -40,7 +40,7 @@ def _locate(loc: Iterable[int | str], root: type[BaseModel]) -> tuple[list[str],
         if len(variants) > 1 and part in variants:
             inside, variants = variants[str(part)], {}
             continue
-        path.append(str(part))
+        path.append(plain(part))
         holder = inside
         variants = sections(inside, str(part))
         inside = next(iter(variants.values())) if len(variants) == 1 else None

@@ -22,11 +22,12 @@ def read_fields(tree: object) -> dict[str, Any]:
     for key in tree:
         if key not in KEYS:
             raise unknown("key", key, KEYS)
-    if not tree.get("question"):
+    prose = {key: _prose(tree, key) for key in ("question", "command", "cost", "result")}
+    if not prose["question"]:
         raise ValueError("question: must be given: one sentence that the search answers")
     base = tree.get("base", {})
     return {
-        **{key: _prose(tree, key) for key in ("question", "command", "cost", "result")},
+        **prose,
         "written": base,
         "base": Configuration.read(base, "base"),
         "parameters": read_parameters(tree.get("parameters")),

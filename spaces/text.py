@@ -76,6 +76,11 @@ def brief(value: object) -> str:
     return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 
+def plain(name: object) -> str:
+    """A name as part of a path in a message: as it is, unless that would break the line."""
+    return str(name) if str(name).isprintable() else repr(name)
+
+
 def short_number(number: float) -> str:
     """A number as a person would write it: 0.05, 1e-4, 32; at most six digits of a fraction."""
     if isinstance(number, int):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
 
 from spaces.text import unknown
 
@@ -66,8 +67,29 @@ def _median(epochs: int, warmup: int) -> BasePruner:
     return optuna.pruners.MedianPruner(n_startup_trials=10, n_warmup_steps=warmup, n_min_trials=5)
 
 
+class _WithoutFailed(optuna.Study):
+    """A study as it would be if no attempt had failed."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self.__dict__.update(study.__dict__)
+
+    def get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        trials = super().get_trials(deepcopy, states)
+        return [trial for trial in trials if trial.state != TrialState.FAIL]
+
+
+class _Halving(optuna.pruners.SuccessiveHalvingPruner):
+    """Asynchronous successive halving in which a slot that was run twice, since its first attempt was
+    interrupted, does not compete with itself."""
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        return super().prune(_WithoutFailed(study), trial)
+
+
 def _asha(epochs: int, warmup: int) -> BasePruner:
-    return optuna.pruners.SuccessiveHalvingPruner(min_resource=min(warmup, epochs), reduction_factor=2)
+    return _Halving(min_resource=min(warmup, epochs), reduction_factor=2)
 
 
 def _hyperband(epochs: int, warmup: int) -> BasePruner:

@@ -1,8 +1,8 @@
 """What a study keeps beside Optuna's own columns, typed, and where in its attributes.
 
 Of the study: what it searches and on which data (``StudyRecord``). Of a trial: its slot and attempt from the
-moment that it is queued, its ``Setup`` once its parameters are drawn, its ``Outcome`` and its curves
-(``History``) when it ends.
+moment that it is queued, its worker from before it runs, its ``Setup`` once its parameters are drawn, its
+``Outcome`` and its curves (``History``) when it ends.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ TOTAL = "trials"
 NOTICES = "notices"
 SLOT = "slot"
 ATTEMPT = "attempt"
+WORKER = "worker"
 SETUP = "setup"
 OUTCOME = "outcome"
 HISTORY = "history"
@@ -95,7 +96,6 @@ class Setup(_Record):
     """How many earlier slots run the same configuration."""
     fingerprint: str
     configuration: dict[str, Any]
-    worker: str
     sampler: str
     pruner: str
 
@@ -109,6 +109,8 @@ class Outcome(_Record):
     """The epoch that the value belongs to."""
     best_accuracy: float | None = None
     best_epoch: int | None = None
+    tta_accuracy: float | None = None
+    """Validation accuracy with test-time augmentation, of the weights that the value belongs to."""
     seconds: float = 0.0
     images_per_second: float | None = None
     peak_memory: int | None = None
@@ -121,27 +123,41 @@ class Outcome(_Record):
 
 
 class History(_Record):
-    """An attempt's curves, one entry an epoch. Validation accuracy is Optuna's own intermediate value."""
+    """An attempt's curves, one entry an epoch. Validation accuracy is Optuna's own intermediate value.
+
+    Columns that do not apply to an attempt are empty.
+    """
 
     train_loss: tuple[float | None, ...] = ()
     train_accuracy: tuple[float | None, ...] = ()
     val_loss: tuple[float | None, ...] = ()
     lr: tuple[float, ...] = ()
     seconds: tuple[float, ...] = ()
+    memorized: tuple[float | None, ...] = ()
+    """Of training images whose given label is wrong, the share for which it is predicted."""
+    corrected: tuple[float | None, ...] = ()
+    """Of the same images, the share for which the true label is predicted."""
+    step: tuple[int, ...] = ()
+    """Steps done at each of the finer points that ``training.log_every`` asks for."""
+    step_loss: tuple[float | None, ...] = ()
+    """Mean training loss of the steps since the point before."""
+    step_accuracy: tuple[float | None, ...] = ()
+    """Mean training accuracy of those steps."""
 
     def pieces(self, size: int = 500) -> list[dict[str, Sequence[float | None]]]:
-        """Cut into spans of epochs, so that each fits the text column of every database (MySQL: 64 KiB)."""
-        columns = self.model_dump()
+        """Cut into spans of entries, so that each fits the text column of every database (MySQL: 64 KiB)."""
+        columns = self.model_dump(exclude_defaults=True)
+        longest = max(map(len, columns.values()), default=0)
         return [
-            {name: values[start : start + size] for name, values in columns.items()}
-            for start in range(0, len(self.seconds), size)
+            {name: values[start : start + size] for name, values in columns.items() if len(values) > start}
+            for start in range(0, longest, size)
         ]
 
     @classmethod
     def joined(cls, pieces: Sequence[Mapping[str, Sequence[Any]]]) -> History:
-        """Put spans of epochs together again."""
+        """Put spans of entries together again."""
         names = cls.model_fields
-        return cls(**{name: tuple(v for piece in pieces for v in piece[name]) for name in names})
+        return cls(**{name: tuple(v for piece in pieces for v in piece.get(name, ())) for name in names})
 
 
 def read_study(attributes: Mapping[str, Any], name: str) -> StudyRecord:

@@ -7,6 +7,7 @@ worker was lost does not close it, and an interruption does not count as a failu
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -48,10 +49,16 @@ class Slots:
         """Whether an attempt of the slot is running or queued."""
         return any(trial.state in _LIVING for trial in self.attempts.get(slot, []))
 
-    def next_open(self, total: int | None) -> int | None:
-        """The lowest slot below ``total`` (None: without end) that needs an attempt and has none living."""
-        limit = len(self.attempts) + 1 if total is None else total
-        return next((s for s in range(limit) if not self.is_living(s) and not self.is_closed(s)), None)
+    def next_open(self) -> int:
+        """The lowest slot that needs an attempt and has none living."""
+        return next(s for s in itertools.count() if not self.is_living(s) and not self.is_closed(s))
+
+    def taken(self) -> int:
+        """How many slots are closed or being trained."""
+        return sum(self.is_closed(slot) or self._is_running(slot) for slot in self.attempts)
+
+    def _is_running(self, slot: int) -> bool:
+        return any(trial.state == TrialState.RUNNING for trial in self.attempts[slot])
 
     def closed(self) -> int:
         """How many slots are closed."""

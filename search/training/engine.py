@@ -4,7 +4,8 @@ A step is a function of tensors on the device alone: which images, which learnin
 augmented are all looked up or drawn there, shapes never change, and metrics are summed there. The host reads
 once an epoch.
 
-Shapes: S steps of an epoch, B images of a batch, N images, C channels, H height, W width, K classes.
+Shapes: S steps of an epoch, T steps of the run, B images of a batch, V views of them, P outputs of the
+projection, N images, M watched images, C channels, H height, W width, K classes.
 """
 
 from __future__ import annotations
@@ -15,64 +16,34 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from search.training.augmentation.pipeline import Augmenter, plain_batch
 from search.training.augmentation.scaling import build_scaling
+from search.training.augmentation.test_time import averaged_logits
+from search.training.averaging import Average, Lookahead, RunningAverage
+from search.training.contrastive import build_projection, contrast
+from search.training.evaluation import Evaluation, chunks
+from search.training.features import build_network, classifier_of, features
 from search.training.losses import training_loss
-from search.training.models import build_model
+from search.training.models import Prepared
+from search.training.noise import watched_images, with_noise
 from search.training.optimizers import build_optimizer
+from search.training.phases import Phase, phases_of
 from search.training.randomness import RandomStream
+from search.training.reports import EpochReport, Result, last_phase
 from search.training.resident import ResidentData
 from search.training.schedules import schedule_table
-from spaces.config import Configuration
+from search.training.steplog import StepLog
+from spaces.config import Configuration, SupervisedContrastive
 
-VALIDATION_BATCH = 500
-"""Images validated at a time: bounds memory and has no influence on the result."""
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """What is known after an epoch. Training figures are of the augmented batches, while weights changed."""
-
-    epoch: int
-    """Epochs trained so far, from 1."""
-    train_loss: float
-    train_accuracy: float
-    """Share of augmented images whose heaviest label was predicted."""
-    val_loss: float
-    """Cross-entropy without label smoothing, on clean images."""
-    val_accuracy: float
-    lr: float
-    """The learning rate of the epoch's last step."""
-    seconds: float
-    """Training and validation together."""
-    images_per_second: float
-    """Images trained on, over the time of training alone."""
-
-    @property
-    def diverged(self) -> bool:
-        """Whether a loss is no longer a finite number."""
-        return not (math.isfinite(self.train_loss) and math.isfinite(self.val_loss))
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run came to."""
-
-    value: float
-    """Validation accuracy (0 to 1) of the last epoch, or of the one that early stopping returned to."""
-    epoch: int
-    """The epoch that ``value`` belongs to."""
-    best_accuracy: float
-    best_epoch: int
-    """The highest validation accuracy on the way and its epoch: for the record, never the value."""
+PREPARATION_IMAGES = 5000
+"""Most training images that a network is prepared on (5,000 in airbench's code)."""
 
 
 class Run:
@@ -85,17 +56,34 @@ class Run:
             ValueError: if the configuration does not fit the data.
         """
         self.config = config
-        self.data = data.to(device)
+        self.data = with_noise(config.data, data.to(device))
+        self._true_labels_N = data.labels_N.to(device)
+        self._watched_M = watched_images(self.data, self._true_labels_N)
         self.device = device
         self.history: list[EpochReport] = []
         self._steps = self._steps_per_epoch()
         initialization, training = np.random.SeedSequence(seed).generate_state(2, np.uint64) >> np.uint64(1)
         self._random = RandomStream(int(training), self.device)
         with RandomStream(int(initialization), torch.device("cpu")).active():
-            network = build_model(config.model, data.shape)
+            network = build_network(config, data.shape)
+            projection = self._projection_of(network)
         self.network = network.to(self.device)
+        self._projection = projection.to(self.device)
+        self._trainable = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self._build_step()
+        self._prepare()
+        self._begin(self._phases[0])
         self._kept: dict[str, Any] | None = None
+
+    def _prepare(self) -> None:
+        """Show clean training images to a network that wants to see some; the same ones for every seed."""
+        if isinstance(self.network, Prepared):
+            indices_N = self.data.train_indices[:PREPARATION_IMAGES]
+            self.network.prepare_on(plain_batch(self.data.images_NHWC, indices_N, self._scaling))
+
+    def _projection_of(self, network: nn.Module) -> nn.Module:
+        loss = self.config.loss
+        return build_projection(loss, network) if isinstance(loss, SupervisedContrastive) else nn.Identity()
 
     def _steps_per_epoch(self) -> int:
         images, batch = len(self.data.train_indices), self.config.training.batch_size
@@ -110,21 +98,63 @@ class Run:
         self._scaling = build_scaling(config.data.scaling, data.mean_C, data.std_C)
         shape_HWC = (data.shape.height, data.shape.width, data.shape.channels)
         self._augment = Augmenter(config.augmentation, shape_HWC, self._scaling)
-        self._rates = config.optimizer.lr * schedule_table(
-            config.schedule, self._steps * config.training.epochs
+        self._phases = phases_of(config)
+        self._rates = np.concatenate(
+            [phase.lr * schedule_table(config.schedule, phase.epochs, self._steps) for phase in self._phases]
         )
         self._lr_T = torch.tensor(self._rates, dtype=torch.float32, device=self.device)
         self._lr = torch.zeros((), device=self.device)
-        self._optimizer = build_optimizer(config.optimizer, self.network, self._lr)
         self._order_SB = torch.zeros(
             self._steps, config.training.batch_size, dtype=torch.int64, device=self.device
         )
         self._steps_done = torch.zeros(1, dtype=torch.int64, device=self.device)
         self._classes_K = torch.arange(len(data.classes), device=self.device)
-        self._train_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self._figures_S2 = torch.zeros(self._steps, 2, dtype=torch.float64, device=self.device)
+        every = config.training.log_every
+        self._log = StepLog(every, self._steps * config.training.epochs) if every else None
         precision = config.training.precision
         bf16 = precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
         self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False)
+        self._evaluation = Evaluation(self.data, self._scaling, self._autocast)
+
+    def _begin(self, phase: Phase) -> None:
+        """Set what this phase trains, with a new optimizer and new averages."""
+        self._phase = phase
+        if len(self._phases) == 2:
+            classifier = {id(parameter) for parameter in classifier_of(self.network).parameters()}
+            for parameter in self._trainable:
+                parameter.requires_grad_((id(parameter) in classifier) == self._frozen)
+        modules = [self.network, self._projection] if phase.name == "features" else [self.network]
+        self._optimizer = build_optimizer(self.config.optimizer, nn.ModuleList(modules), self._lr)
+        self._clipped = [p for group in self._optimizer.param_groups for p in group["params"]]
+        self._averages = self._build_averages()
+
+    @property
+    def _frozen(self) -> bool:
+        """Whether everything but the classifier stays as the phase of features left it."""
+        return len(self._phases) == 2 and self._phase.name == "classes"
+
+    def _build_averages(self) -> list[Average]:
+        """Those that the configuration asks for; the last one is validated."""
+        optimizer, decay = self.config.optimizer, self.config.training.ema
+        averages: list[Average] = []
+        if optimizer.lookahead_steps:
+            steps = self._phase.epochs * self._steps
+            settings = optimizer.lookahead_steps, optimizer.lookahead_share, optimizer.lookahead_decline
+            averages.append(Lookahead(self.network, *settings, steps))
+        if decay:
+            averages.append(RunningAverage(self.network, decay))
+        return averages
+
+    @property
+    def _evaluated(self) -> nn.Module:
+        """The network that validates: the trained one or its average."""
+        return self._averages[-1].network if self._averages else self.network
+
+    def _begin_next_phase(self) -> None:
+        """Learn classes on the features that the first phase ended with."""
+        self.network.load_state_dict(self._evaluated.state_dict())
+        self._begin(self._phases[1])
 
     @property
     def epoch(self) -> int:
@@ -141,29 +171,35 @@ class Run:
     @property
     def _out_of_patience(self) -> bool:
         patience = self.config.training.patience
-        return bool(patience) and self.epoch - self._watched_best().epoch >= patience
+        last = self.history[-1].phase == "classes"
+        return bool(patience) and last and self.epoch - self._watched_best().epoch >= patience
 
     def _watched_best(self) -> EpochReport:
         """The first epoch with the best of the figure that early stopping watches."""
         if self.config.training.monitor == "loss":
-            return min(self.history, key=lambda report: report.val_loss)
-        return max(self.history, key=lambda report: report.val_accuracy)
+            return min(last_phase(self.history), key=lambda report: report.val_loss)
+        return max(last_phase(self.history), key=lambda report: report.val_accuracy)
 
     def train_epoch(self) -> EpochReport:
         """Train one epoch, validate, and return what there is to know: the one time that the host waits."""
         start = time.perf_counter()
-        self.network.train()
-        self._train_sums.zero_()
+        if self._phase.name == "features" and self.epoch == self._phase.epochs:
+            self._begin_next_phase()
+        self._set_to_train()
         with self._random.active():
             self._shuffle()
             for _ in range(self._steps):
                 self._step()
         trained = self._elapsed(start)
-        val_sums = self._validate()
-        sums = torch.cat([self._train_sums, val_sums]).tolist()
-        self.history.append(self._report(sums, trained, time.perf_counter() - start))
+        figures = torch.cat([self._validate(), self._watch(), self._figures_S2.flatten()])
+        self.history.append(self._report(figures.tolist(), trained, time.perf_counter() - start))
         self._keep_if_best()
         return self.history[-1]
+
+    def _set_to_train(self) -> None:
+        self.network.train(not self._frozen)
+        if self._frozen:
+            classifier_of(self.network).train()
 
     def _elapsed(self, start: float) -> float:
         if self.device.type == "cuda":
@@ -180,73 +216,130 @@ class Run:
         """One optimizer step. Reads and writes tensors on the device alone: no host input, no wait."""
         indices_B = self._order_SB.index_select(0, self._steps_done % self._steps).squeeze(0)
         self._lr.copy_(self._lr_T.index_select(0, self._steps_done).squeeze(0))
+        learn = self._contrast if self._phase.name == "features" else self._classify
+        loss, correct = learn(indices_B)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.config.optimizer.clip:
+            nn.utils.clip_grad_norm_(self._clipped, self.config.optimizer.clip)
+        self._optimizer.step()
+        for average in self._averages:
+            average.update()
+        figures_12 = torch.stack([loss.detach().double(), correct])[None]
+        self._figures_S2.index_copy_(0, self._steps_done % self._steps, figures_12)
+        self._steps_done += 1
+
+    @property
+    def _epoch_now(self) -> Tensor:
+        """Epochs trained so far, on the device, shape (1,)."""
+        return self._steps_done // self._steps
+
+    def _classify(self, indices_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch's mean loss, and the share of it that was classified as its heaviest label says."""
         labels_B = self.data.labels_N.index_select(0, indices_B)
         targets_BK = (labels_B[:, None] == self._classes_K).float()
-        images_BCHW, targets_BK = self._augment(self.data.images_NHWC, indices_B, targets_BK)
+        images_BCHW, targets_BK = self._augment(self.data.images_NHWC, indices_B, targets_BK, self._epoch_now)
         with self._autocast:
             logits_BK = self.network(images_BCHW)
         loss = training_loss(self.config.loss, logits_BK, targets_BK).mean()
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        correct = (logits_BK.argmax(1) == targets_BK.argmax(1)).double().mean()
-        self._train_sums += torch.stack([loss.detach().double(), correct])
-        self._steps_done += 1
+        return loss, (logits_BK.argmax(1) == targets_BK.argmax(1)).double().mean()
 
-    @torch.no_grad()
+    def _contrast(self, indices_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean contrastive loss of two views of each image, and the share whose nearest view fits."""
+        assert isinstance(self.config.loss, SupervisedContrastive)
+        labels_B = self.data.labels_N.index_select(0, indices_B)
+        views = [self._augment.images(self.data.images_NHWC, indices_B, self._epoch_now) for _ in range(2)]
+        with self._autocast:
+            points_VP = self._projection(features(self.network, torch.cat(views)))
+        losses_V, fits_V = contrast(points_VP, labels_B.repeat(2), self.config.loss.temperature)
+        return losses_V.mean(), fits_V.double().mean()
+
     def _validate(self) -> Tensor:
         """Sums over the validation images: loss and correct predictions, shape (2,)."""
-        self.network.eval()
-        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        for indices_B in torch.split(self.data.val_indices, VALIDATION_BATCH):
-            images_BCHW = plain_batch(self.data.images_NHWC, indices_B, self._scaling)
-            labels_B = self.data.labels_N.index_select(0, indices_B)
-            with self._autocast:
-                logits_BK = self.network(images_BCHW)
-            losses_B = F.cross_entropy(logits_BK.float(), labels_B, reduction="none").double()
-            sums += torch.stack([losses_B.sum(), (logits_BK.argmax(1) == labels_B).double().sum()])
-        return sums
+        if self._phase.name == "classes":
+            return self._evaluation.validate(self._evaluation.by_logits(self._evaluated))
+        assert isinstance(self.config.loss, SupervisedContrastive)
+        neighbours = self.config.loss.neighbours
+        return self._evaluation.validate(self._evaluation.by_neighbours(self._evaluated, neighbours))
 
-    def _report(self, sums: list[float], trained: float, seconds: float) -> EpochReport:
-        train_loss, train_accuracy, val_loss, val_accuracy = sums
+    def _watch(self) -> Tensor:
+        """Of the watched images, how many are predicted as given and as is true, shape (2,)."""
+        watched_M = self._watched_M if self._phase.name == "classes" else self._watched_M[:0]
+        predict = self._evaluation.by_logits(self._evaluated)
+        return self._evaluation.agreement(predict, watched_M, self._true_labels_N)
+
+    def _report(self, figures: list[float], trained: float, seconds: float) -> EpochReport:
+        val_loss, val_accuracy, memorized, corrected, *steps = figures
         epoch, validated = self.epoch + 1, len(self.data.val_indices)
+        watched = len(self._watched_M) if self._phase.name == "classes" else 0
+        losses, accuracies = steps[::2], steps[1::2]
         return EpochReport(
             epoch=epoch,
-            train_loss=train_loss / self._steps,
-            train_accuracy=train_accuracy / self._steps,
+            train_loss=math.fsum(losses) / self._steps,
+            train_accuracy=math.fsum(accuracies) / self._steps,
             val_loss=val_loss / validated,
             val_accuracy=val_accuracy / validated,
             lr=float(self._rates[epoch * self._steps - 1]),
             seconds=seconds,
             images_per_second=self._order_SB.numel() / trained,
+            phase=self._phase.name,
+            memorized=memorized / watched if watched else None,
+            corrected=corrected / watched if watched else None,
+            steps=self._log.take(list(zip(losses, accuracies, strict=True))) if self._log else (),
         )
 
     def _keep_if_best(self) -> None:
-        if self.config.training.patience and self._watched_best().epoch == self.epoch:
-            self._kept = copy.deepcopy(self.network.state_dict())
+        last = self._phase is self._phases[-1]
+        if self.config.training.patience and last and self._watched_best().epoch == self.epoch:
+            self._kept = copy.deepcopy(self._evaluated.state_dict())
 
     def finish(self) -> Result:
-        """Return to the epoch that early stopping chose, if it is on, and say what the run came to."""
-        if self._kept is not None:
-            self.network.load_state_dict(self._kept)
+        """Say what the run came to. Its network becomes that of the epoch that early stopping chose, if it is
+        on, and the averaged one where an average was validated."""
+        self.network.load_state_dict(self._evaluated.state_dict() if self._kept is None else self._kept)
         last = self._watched_best() if self._kept is not None else self.history[-1]
-        best = max(self.history, key=lambda report: report.val_accuracy)
-        return Result(last.val_accuracy, last.epoch, best.val_accuracy, best.epoch)
+        best = max(last_phase(self.history), key=lambda report: report.val_accuracy)
+        tta_accuracy = self._test_time_accuracy()
+        return Result(last.val_accuracy, last.epoch, best.val_accuracy, best.epoch, tta_accuracy)
+
+    @torch.no_grad()
+    def _test_time_accuracy(self) -> float | None:
+        """Of the finished network: once, since each epoch would pay for several validations."""
+        kind = self.config.training.test_time_augmentation
+        if kind == "none" or self._phase.name == "features":
+            return None
+        self.network.eval()
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        for indices_B in chunks(self.data.val_indices):
+            with self._autocast:
+                logits_BK = averaged_logits(
+                    self.network, self.data.images_NHWC, indices_B, kind, self._scaling
+                )
+            correct += (logits_BK.argmax(1) == self.data.labels_N.index_select(0, indices_B)).sum()
+        return correct.item() / len(self.data.val_indices)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a run of the same configuration and data needs to go on from here."""
         return {
+            "phase": self._phase.name,
             "network": self.network.state_dict(),
+            "projection": self._projection.state_dict(),
+            "averages": [average.state_dict() for average in self._averages],
             "optimizer": self._optimizer.state_dict(),
             "steps_done": self._steps_done,
             "random": self._random.state,
             "kept": self._kept,
+            "log": (self._log.waiting, self._log.done) if self._log else None,
             "history": [asdict(report) for report in self.history],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where another run of the same configuration and data gave its state."""
+        self._begin(next(phase for phase in self._phases if phase.name == state["phase"]))
         self.network.load_state_dict(state["network"])
+        self._projection.load_state_dict(state["projection"])
+        for average, kept in zip(self._averages, state["averages"], strict=True):
+            average.load_state_dict(kept)
         self._optimizer.load_state_dict(state["optimizer"])
         self._lr = self._optimizer.param_groups[0]["lr"]
         for group in self._optimizer.param_groups:
@@ -254,6 +347,8 @@ class Run:
         self._steps_done.copy_(state["steps_done"])
         self._random.state = state["random"].cpu()
         self._kept = state["kept"]
+        if self._log:
+            self._log.waiting, self._log.done = state["log"]
         self.history = [EpochReport(**report) for report in state["history"]]
 
 

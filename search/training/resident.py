@@ -31,6 +31,8 @@ class ResidentData:
     std_C: Tensor
     classes: tuple[str, ...]
     hash: str
+    paths: tuple[str, ...] = ()
+    """Each image's path in its folder; empty unless the data set is a folder."""
 
     @property
     def shape(self) -> Shape:
@@ -62,4 +64,5 @@ def make_resident(data: ImageData, split: Split, device: torch.device) -> Reside
         std_C=torch.tensor(std_C, dtype=torch.float32, device=device),
         classes=data.classes,
         hash=data.hash,
+        paths=data.paths,
     )

@@ -19,12 +19,18 @@ schedules: Registry[Callable[..., Shares]] = Registry("schedule")
 """Functions (configuration section, t_T) -> factor_T."""
 
 
-def schedule_table(schedule: config.Schedule, steps: int) -> Shares:
-    """The factor of the learning rate at each of ``steps`` steps, shape (steps,), in [0, 1].
+def schedule_table(schedule: config.Schedule, epochs: int, steps_per_epoch: int = 1) -> Shares:
+    """The factor of the learning rate at each step, shape (epochs * steps_per_epoch,), in [0, 1].
 
     With ``warmup`` the first share of the steps rises linearly, 1/n, 2/n, ..., n/n, and the schedule itself
-    runs over what is left.
+    runs over what is left. With ``per`` epoch each epoch counts as one step, whose factor all its steps have.
     """
+    if schedule.per == "epoch":
+        return np.repeat(_table(schedule, epochs), steps_per_epoch)
+    return _table(schedule, epochs * steps_per_epoch)
+
+
+def _table(schedule: config.Schedule, steps: int) -> Shares:
     rising = round(schedule.warmup * steps)
     left = steps - rising
     after = schedules[schedule.name](schedule, np.arange(left) / max(left, 1))
@@ -52,6 +58,12 @@ def step(schedule: config.Step, t: Shares) -> Shares:
 def cosine(schedule: config.Cosine, t: Shares) -> Shares:
     """Loshchilov and Hutter 2017 (arXiv:1608.03983), equation 5, a single cycle."""
     return _half_cosine(1.0, schedule.final, t)
+
+
+@schedules.register("polynomial")
+def polynomial(schedule: config.Polynomial, t: Shares) -> Shares:
+    """final + (1 - final) * (1 - t) ** power ("poly", Liu et al. 2015, arXiv:1506.04579)."""
+    return np.asarray(schedule.final + (1 - schedule.final) * (1 - t) ** schedule.power, dtype=np.float64)
 
 
 @schedules.register("cosine-restarts")

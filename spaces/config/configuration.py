@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from spaces.config.augmentation import Augmentation
 from spaces.config.data import Data
-from spaces.config.losses import CrossEntropy, Loss
-from spaces.config.models import VGG, Model
+from spaces.config.losses import CrossEntropy, Loss, SupervisedContrastive
+from spaces.config.models import VGG, Model, Network
 from spaces.config.optimizers import SGD, Optimizer
 from spaces.config.schedules import Cosine, Schedule
 from spaces.config.section import Section
@@ -28,6 +28,33 @@ class Configuration(Section):
     schedule: Schedule = Cosine()
     loss: Loss = CrossEntropy()
     training: Training = Training()
+
+    @model_validator(mode="after")
+    def _contrast_is_possible(self) -> Configuration:
+        if not isinstance(self.loss, SupervisedContrastive):
+            return self
+        if self.training.epochs < 2:
+            raise ValueError(
+                "loss: supervised-contrastive has two parts and needs training.epochs of 2 or more, "
+                f"but got {self.training.epochs}"
+            )
+        mixup, cutmix = self.augmentation.mixup, self.augmentation.cutmix
+        if mixup or cutmix:
+            raise ValueError(
+                "loss: supervised-contrastive needs one class for each image, without augmentation.mixup and "
+                f"cutmix, but got mixup={mixup}, cutmix={cutmix}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ghost_batches_have_images(self) -> Configuration:
+        parts = self.model.ghost_batches if isinstance(self.model, Network) else 1
+        if self.training.batch_size < 2 * parts:
+            raise ValueError(
+                "model.ghost_batches: each part of the batch needs two images or more, but got "
+                f"ghost_batches={parts}, training.batch_size={self.training.batch_size}"
+            )
+        return self
 
     @classmethod
     def read(cls, tree: object, source: str = "configuration") -> Configuration:

@@ -12,6 +12,8 @@ from spaces.config.section import Rate, Section, Share, as_tuple
 class _Schedule(Section):
     warmup: Rate = 0.0
     """Share of the run in which the learning rate first rises linearly from nearly 0; 0: none."""
+    per: Literal["step", "epoch"] = "step"
+    """Whether the rate changes at every step, or only between epochs."""
 
 
 class Constant(_Schedule):
@@ -37,6 +39,16 @@ class Cosine(_Schedule):
     """Half a cosine from the full rate down to final (Loshchilov and Hutter 2017)."""
 
     name: Literal["cosine"] = "cosine"
+    final: Share = 0.0
+    """The last rate, as a share of the full one."""
+
+
+class Polynomial(_Schedule):
+    """From the full rate down to final along (1 - t) ** power."""
+
+    name: Literal["polynomial"] = "polynomial"
+    power: Annotated[float, Field(gt=0.0, le=10.0)] = 1.0
+    """1: a straight line; above, fast at first; below, fast at the end."""
     final: Share = 0.0
     """The last rate, as a share of the full one."""
 
@@ -78,5 +90,6 @@ class Triangular(_Schedule):
 
 
 Schedule = Annotated[
-    Constant | Step | Cosine | CosineRestarts | OneCycle | Triangular, Field(discriminator="name")
+    Constant | Step | Cosine | Polynomial | CosineRestarts | OneCycle | Triangular,
+    Field(discriminator="name"),
 ]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from spaces.config.section import Section
+from spaces.config.section import Rate, Section
 
 
 class Training(Section):
@@ -21,3 +21,15 @@ class Training(Section):
     epoch; 0: off."""
     monitor: Literal["accuracy", "loss"] = "accuracy"
     """The validation figure that early stopping watches."""
+    test_time_augmentation: Literal["none", "mirror", "mirror-shift"] = "none"
+    """A second validation accuracy of the finished network, recorded beside the trial's value and never in its
+    place, from logits averaged over several views of each image. mirror: the image and its mirror image;
+    mirror-shift: these two (each with a weight of 1/4), and both moved by a pixel up and left, and down and
+    right (1/8 each)."""
+    ema: Rate = 0.0
+    """Decay, at each step, of a running average of the weights (and of normalization's statistics), which is
+    what validates and what the training returns; its half-life is ln 2 / -ln(decay) steps (0.99: 69, 0.999:
+    693). At first the average is over fewer steps: decay min(ema, (1 + t) / (10 + t)) at step t. 0: off."""
+    log_every: Annotated[int, Field(ge=0)] = 0
+    """Steps over which training loss and accuracy are averaged and kept, besides those of every epoch.
+    Doubled as often as needed to keep at most 1,000 of them. 0: off."""

@@ -89,7 +89,7 @@ def test_erasing_boxes_equal_the_paper_where_they_fit():
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (8, 8), (3, 5)])
 def test_drawn_boxes_lie_within_the_image_and_reach_its_borders(height, width):
     torch.manual_seed(0)
-    boxes = draw_erasing_boxes(5000, height, width, CPU)
+    boxes = draw_erasing_boxes(5000, (0.02, 0.33), height, width, CPU)
     assert boxes.heights_B.min() >= 1
     assert boxes.widths_B.min() >= 1
     assert boxes.tops_B.min() == 0
@@ -98,14 +98,15 @@ def test_drawn_boxes_lie_within_the_image_and_reach_its_borders(height, width):
     assert (boxes.lefts_B + boxes.widths_B).max() == width
 
 
-def test_drawn_boxes_have_the_papers_areas_and_aspects():
+@pytest.mark.parametrize(("low", "high"), [(0.02, 0.33), (0.1, 0.2)])
+def test_drawn_boxes_have_the_given_areas_and_the_papers_aspects(low, high):
     torch.manual_seed(0)
-    boxes = draw_erasing_boxes(20_000, 200, 200, CPU)
+    boxes = draw_erasing_boxes(20_000, (low, high), 200, 200, CPU)
     shares_B = boxes.heights_B * boxes.widths_B / 40_000
     aspects_B = boxes.heights_B / boxes.widths_B
-    assert 0.018 < shares_B.min() < 0.022
-    assert 0.325 < shares_B.max() < 0.335
-    assert abs(shares_B.mean() - 0.175) < 0.003
+    assert low - 0.003 < shares_B.min() < low + 0.002
+    assert high - 0.005 < shares_B.max() < high + 0.005
+    assert abs(shares_B.mean() - (low + high) / 2) < 0.003
     assert 0.28 < aspects_B.min() < 0.32
     assert 3.1 < aspects_B.max() < 3.5
     assert abs(aspects_B.log().mean()) < 0.02  # as often upright as lying
@@ -114,5 +115,5 @@ def test_drawn_boxes_have_the_papers_areas_and_aspects():
 @pytest.mark.parametrize(("probability", "low", "high"), [(1.0, 1000, 1000), (0.25, 200, 300)])
 def test_erasing_probability(probability, low, high):
     torch.manual_seed(0)
-    erased = random_erasing(make_images(1000, 3, 8, 8), probability=probability)
+    erased = random_erasing(make_images(1000, 3, 8, 8), probability=probability, areas=(0.02, 0.33))
     assert low <= int((erased == 0).any(3).any(2).any(1).sum()) <= high

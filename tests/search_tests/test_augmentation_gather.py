@@ -6,7 +6,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torchvision.transforms.v2 import functional
 
-from search.training.augmentation.gather import draw_corners, gather_moved, gather_whole, random_gather
+from search.training.augmentation.gather import (
+    alternating_flips,
+    draw_corners,
+    gather_moved,
+    gather_whole,
+    random_gather,
+)
 
 PADDING_MODES = {"zero": "constant", "reflect": "reflect", "edge": "replicate"}
 SHAPES = [(32, 32, 3), (8, 8, 1), (5, 9, 3)]
@@ -92,3 +98,40 @@ def test_flip_probability(flip, low, high):
         images_NHWC, torch.zeros(500, dtype=torch.long), shift=0, flip=flip, padding="zero"
     )
     assert low <= int((images_NCHW[:, 0, 0, 0] == 1).sum()) <= high
+
+
+def test_alternating_flips_take_turns():
+    indices_B = torch.arange(20_000)
+    first, second, third = (alternating_flips(indices_B, torch.tensor([epoch])) for epoch in (0, 1, 2))
+    assert torch.equal(second, ~first)
+    assert torch.equal(third, first)
+
+
+def test_alternating_flips_look_like_fair_draws():
+    """As many of one kind as of the other, whatever is taken; and no rhythm in the indices."""
+    bits_N = alternating_flips(torch.arange(2**16), torch.tensor([0])).double()
+    assert abs(bits_N.mean() - 0.5) < 0.01
+    for step in (1, 2, 3, 4, 8, 10, 16, 100, 128, 256, 1000, 5000, 32768):
+        agreement = (bits_N[step:] == bits_N[:-step]).double().mean()
+        assert abs(agreement - 0.5) < 0.02
+    chunks = bits_N.view(64, 1024).mean(1)
+    assert chunks.min() > 0.4
+    assert chunks.max() < 0.6
+
+
+def test_alternating_flips_belong_to_the_image_and_not_to_its_place_in_the_batch():
+    indices_B = torch.randperm(50_000, generator=torch.Generator().manual_seed(0))
+    epoch = torch.tensor([3])
+    assert torch.equal(alternating_flips(indices_B, epoch)[:100], alternating_flips(indices_B[:100], epoch))
+
+
+def test_alternating_gather_mirrors_every_image_in_every_other_epoch():
+    images_NHWC, indices_B = make_images(40, (8, 6, 3)), torch.arange(40)
+    state = torch.get_rng_state()
+    even, odd = (random_gather(images_NHWC, indices_B, alternating=torch.tensor([epoch])) for epoch in (0, 1))
+    assert torch.equal(torch.get_rng_state(), state)  # nothing was drawn
+    whole = gather_whole(images_NHWC, indices_B)
+    plain_N = (even == whole).flatten(1).all(1)
+    assert 10 < plain_N.sum() < 30
+    assert torch.equal(torch.where(plain_N[:, None, None, None], even, odd), whole)
+    assert torch.equal(torch.where(plain_N[:, None, None, None], odd, even), whole.flip(3))

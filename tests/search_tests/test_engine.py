@@ -12,7 +12,7 @@ from torch import nn
 from search.data.request import DataRequest
 from search.data.sources import load
 from search.data.split import make_split
-from search.training import engine
+from search.training import engine, evaluation
 from search.training.engine import Run, fit
 from search.training.models import build_model
 from search.training.resident import ResidentData, make_resident
@@ -157,7 +157,7 @@ def test_digits_are_learnt(digits):
 def test_validation_in_batches_of_any_size_gives_the_same(digits, monkeypatch):
     run = Run(configuration(), digits, CPU, seed=0)
     whole = run._validate()
-    monkeypatch.setattr(engine, "VALIDATION_BATCH", 7)
+    monkeypatch.setattr(evaluation, "BATCH", 7)
     torch.testing.assert_close(run._validate(), whole)
 
 

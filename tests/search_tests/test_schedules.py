@@ -1,15 +1,17 @@
 """Schedules against closed forms and torch's own schedulers."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
-from search.training.schedules import schedule_table
+from search.training.schedules import schedule_table, schedules
 from spaces import config
 
 STEPS = 40
+EVERY = [section() for section in get_args(get_args(config.Schedule)[0])]
 
 
 def torch_rates(make) -> np.ndarray:
@@ -38,6 +40,30 @@ def test_cosine_follows_cosineannealinglr():
     table = schedule_table(config.Cosine(final=0.1), STEPS)
     expected = torch_rates(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, STEPS, eta_min=0.1))
     np.testing.assert_allclose(table, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_polynomial_follows_its_formula_and_torch(power):
+    table = schedule_table(config.Polynomial(power=power, final=0.1), STEPS)
+    np.testing.assert_allclose(table, [0.1 + 0.9 * (1 - s / STEPS) ** power for s in range(STEPS)])
+    to_zero = schedule_table(config.Polynomial(power=power), STEPS)
+    expected = torch_rates(lambda o: torch.optim.lr_scheduler.PolynomialLR(o, STEPS, power=power))
+    np.testing.assert_allclose(to_zero, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("schedule", EVERY, ids=lambda schedule: schedule.name)
+def test_per_epoch_the_rate_is_constant_within_an_epoch_and_moves_between(schedule):
+    section = schedule.model_copy(update={"per": "epoch", "warmup": 0.2})
+    table_ES = schedule_table(section, 10, 7).reshape(10, 7)
+    assert (table_ES == table_ES[:, :1]).all()
+    assert table_ES[:2, 0].tolist() == [0.5, 1.0]
+    per_step = schedule.model_copy(update={"warmup": 0.2})
+    np.testing.assert_allclose(table_ES[:, 0], schedule_table(per_step, 10))
+    assert schedule_table(per_step, 10, 7).shape == (70,)
+
+
+def test_every_schedule_of_the_configuration_has_a_formula():
+    assert set(schedules) == {section.name for section in EVERY}
 
 
 def test_cosine_restarts_follow_torch_where_cycles_are_whole_steps():
@@ -88,18 +114,7 @@ def test_warmup_rises_linearly_and_the_schedule_runs_over_the_rest():
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 1000])
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        config.Constant(),
-        config.Step(),
-        config.Cosine(),
-        config.CosineRestarts(),
-        config.OneCycle(),
-        config.Triangular(),
-    ],
-    ids=lambda schedule: schedule.name,
-)
+@pytest.mark.parametrize("schedule", EVERY, ids=lambda schedule: schedule.name)
 def test_every_schedule_has_a_factor_between_0_and_1_for_each_step(schedule, steps):
     for warmup in (0.0, 0.3, 0.99):
         table = schedule_table(schedule.model_copy(update={"warmup": warmup}), steps)

@@ -20,9 +20,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 PROCESSES = 8
 forkserver = multiprocessing.get_context("forkserver")
 # Imported once, in the server that the processes are forked from.
-forkserver.set_forkserver_preload(
-    ["studies.storage", "optuna.storages", "sqlalchemy.orm", "psycopg", "pymysql"]
-)
+forkserver.set_forkserver_preload(["studies.storage", "pytest", "psycopg", "pymysql", "alembic.script"])
 
 
 def together(function: Callable[..., Any], *arguments: object, processes: int = PROCESSES) -> list[Any]:

@@ -14,9 +14,22 @@ def draw_uniform(n: int, low: float, high: float, device: torch.device) -> Tenso
     return torch.rand(n, device=device) * (high - low) + low
 
 
+def draw_symmetric(n: int, largest: float, device: torch.device) -> Tensor:
+    """``n`` numbers uniform between -largest and largest, float32."""
+    return draw_uniform(n, -largest, largest, device)
+
+
 def draw_chances(n: int, probability: float, device: torch.device) -> Tensor:
     """``n`` independent booleans, each true with the given probability: never for 0, always for 1."""
     return torch.rand(n, device=device) < probability
+
+
+def draw_factors(n: int, strength: float, probability: float, device: torch.device) -> Tensor:
+    """``n`` factors uniform in [max(0, 1 - strength), 1 + strength]; 1 for the images that are not drawn."""
+    factors_B = draw_uniform(n, max(0.0, 1 - strength), 1 + strength, device)
+    if probability == 1:
+        return factors_B
+    return torch.where(draw_chances(n, probability, device), factors_B, 1.0)
 
 
 def draw_points(n: int, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,6 @@ from torch import Tensor
 from search.training.augmentation.boxes import Boxes
 from search.training.augmentation.draws import draw_chances, draw_points, draw_uniform
 
-ERASED_AREA = (0.02, 0.33)
 ERASED_ASPECT = (0.3, 3.3)
 
 
@@ -67,17 +66,19 @@ def erasing_boxes(
     return Boxes(tops_B.long(), lefts_B.long(), heights_B.long(), widths_B.long())
 
 
-def draw_erasing_boxes(n: int, height: int, width: int, device: torch.device) -> Boxes:
-    """Area uniform in 2 to 33 % of the image, aspect log-uniform in [0.3, 3.3], place uniform."""
-    areas_B = draw_uniform(n, *ERASED_AREA, device)
+def draw_erasing_boxes(
+    n: int, areas: tuple[float, float], height: int, width: int, device: torch.device
+) -> Boxes:
+    """Shares of the area uniform in a range, aspect log-uniform in [0.3, 3.3], place uniform."""
+    areas_B = draw_uniform(n, *areas, device)
     aspects_B = draw_uniform(n, math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1]), device).exp()
     down_B, right_B = torch.rand(n, device=device), torch.rand(n, device=device)
     return erasing_boxes(areas_B, aspects_B, down_B, right_B, height, width)
 
 
-def random_erasing(images_NCHW: Tensor, *, probability: float) -> Tensor:
+def random_erasing(images_NCHW: Tensor, *, probability: float, areas: tuple[float, float]) -> Tensor:
     """Each image loses a rectangle with the given probability."""
     n, _, height, width = images_NCHW.shape
-    boxes = draw_erasing_boxes(n, height, width, images_NCHW.device)
+    boxes = draw_erasing_boxes(n, areas, height, width, images_NCHW.device)
     chosen_B = draw_chances(n, probability, images_NCHW.device)
     return blank(images_NCHW, boxes._replace(heights_B=boxes.heights_B * chosen_B))

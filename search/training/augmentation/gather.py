@@ -72,14 +72,44 @@ def draw_corners(n: int, shift: int, device: torch.device) -> tuple[Tensor, Tens
     return tops_B, lefts_B
 
 
+def alternating_flips(indices_B: Tensor, epoch: Tensor) -> Tensor:
+    """Which images are mirrored in an epoch: each in every other one (Jordan 2024, arXiv 2404.00498, 3.6).
+
+    Whether it begins with the even or the odd epochs is a fixed hash of the image's index: no run has to keep
+    a draw for every image.
+
+    Args:
+        indices_B: the images' places in the data set, int64.
+        epoch: epochs trained so far, int64 of shape (1,), on the same device.
+    """
+    return (_random_bits(indices_B) + epoch) % 2 == 1
+
+
 def random_gather(
-    images_NHWC: Tensor, indices_B: Tensor, *, shift: int, flip: float, padding: Padding
+    images_NHWC: Tensor,
+    indices_B: Tensor,
+    *,
+    shift: int = 0,
+    flip: float = 0.0,
+    padding: Padding = "zero",
+    alternating: Tensor | None = None,
 ) -> Tensor:
-    """The chosen images, shifted by up to ``shift`` pixels and mirrored with probability ``flip``."""
+    """The chosen images, shifted by up to ``shift`` pixels and mirrored with probability ``flip``, or, given
+    the epoch, by turns."""
     n, device = len(indices_B), images_NHWC.device
     corners = draw_corners(n, shift, device) if shift else None
     flips_B = draw_chances(n, flip, device) if flip else None
+    if alternating is not None:
+        flips_B = alternating_flips(indices_B, alternating)
     return gather_moved(images_NHWC, indices_B, corners=corners, flips_B=flips_B, padding=padding)
+
+
+def _random_bits(numbers_B: Tensor) -> Tensor:
+    """One bit for each number, 0 or 1: the last of an integer hash (xor with itself shifted, multiply;
+    twice), kept to 32 bits so that no product overflows 64."""
+    for _ in range(2):
+        numbers_B = ((numbers_B ^ (numbers_B >> 16)) * 0x45D9F3B) & 0xFFFFFFFF
+    return (numbers_B ^ (numbers_B >> 16)) & 1
 
 
 def _gather_pixels(images_NHWC: Tensor, indices_B: Tensor, rows_BH: Tensor, columns_BW: Tensor) -> Tensor:

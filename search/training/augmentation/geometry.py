@@ -1,82 +1,138 @@
-"""Rotation, change of size and shear, composed into one matrix and one resampling for every image.
+"""Rotation, change of size, shear and translation: one map and one resampling for every image.
 
 Shape suffixes: B = N images of the batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from search.training.augmentation.draws import draw_uniform
+from search.training.augmentation.draws import draw_symmetric, draw_uniform
 
 
-def affine(images_NCHW: Tensor, angles_B: Tensor, factors_B: Tensor, shears_B: Tensor) -> Tensor:
-    """Rotate, resize and shear each image about its centre, bilinearly, with 0 outside.
+class Affine(NamedTuple):
+    """What happens to each image about its centre, in this order. A part that is None costs nothing."""
 
-    Signs and centre are those of torchvision's ``affine`` with bilinear interpolation, ``translate=[0, 0]``
-    and ``shear=[shear, 0]``.
+    slopes_x_B: Tensor | None = None
+    """Shear along x: the tangent of its angle."""
+    slopes_y_B: Tensor | None = None
+    """Shear along y, likewise."""
+    factors_B: Tensor | None = None
+    """Change of size, above 0; 1 keeps it, 2 doubles it."""
+    angles_B: Tensor | None = None
+    """Rotation in degrees, clockwise."""
+    right_B: Tensor | None = None
+    """Translation in pixels."""
+    down_B: Tensor | None = None
+
+
+def affine(images_NCHW: Tensor, parts: Affine) -> Tensor:
+    """Move each image, bilinearly, with 0 outside. Signs, centre and order are torchvision's ``affine``'s.
 
     Args:
         images_NCHW: floating point.
-        angles_B: degrees, clockwise.
-        factors_B: change of size, above 0; 1 keeps it, 2 doubles it.
-        shears_B: degrees along x, between -90 and 90, both excluded.
+        parts: the amounts, of the images' type.
 
     Returns:
-        images_NCHW: of the same shape and type, channels_last in memory.
+        images_NCHW: of the same shape and type.
     """
-    grid_BHW2 = _grid(_inverse_matrices(angles_B, factors_B, shears_B), *images_NCHW.shape[2:])
-    sampled_NCHW = grid_sample(
-        images_NCHW, grid_BHW2, mode="bilinear", padding_mode="zeros", align_corners=False
+    grid_BHW2 = _grid(_inverse(parts), images_NCHW)
+    return grid_sample(images_NCHW, grid_BHW2, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+class Ranges(NamedTuple):
+    """How far each part is drawn; 0 leaves it out."""
+
+    rotation: float = 0.0
+    """Largest angle in degrees, either way."""
+    scale: float = 0.0
+    """Factors lie in [1 - scale, 1 + scale]."""
+    shear: float = 0.0
+    shear_y: float = 0.0
+    """Largest angles in degrees, either way."""
+    translation: float = 0.0
+    """Largest share of the width and of the height, either way."""
+
+
+def draw_affine(n: int, ranges: Ranges, height: int, width: int, device: torch.device) -> Affine:
+    """``n`` maps with each part uniform in its range; a part whose range is 0 is None and draws nothing."""
+    rotation, scale, shear, shear_y, translation = ranges
+    return Affine(
+        angles_B=draw_symmetric(n, rotation, device) if rotation else None,
+        factors_B=draw_uniform(n, 1 - scale, 1 + scale, device) if scale else None,
+        slopes_x_B=_slopes(draw_symmetric(n, shear, device)) if shear else None,
+        slopes_y_B=_slopes(draw_symmetric(n, shear_y, device)) if shear_y else None,
+        right_B=draw_symmetric(n, translation * width, device) if translation else None,
+        down_B=draw_symmetric(n, translation * height, device) if translation else None,
     )
-    return sampled_NCHW.contiguous(memory_format=torch.channels_last)
 
 
-def draw_affine(
-    n: int, rotation: float, scale: float, shear: float, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``n`` angles uniform in [-rotation, rotation] degrees, factors in [1 - scale, 1 + scale] and shears in
-    [-shear, shear] degrees."""
-    angles_B = draw_uniform(n, -rotation, rotation, device)
-    factors_B = draw_uniform(n, 1 - scale, 1 + scale, device)
-    shears_B = draw_uniform(n, -shear, shear, device)
-    return angles_B, factors_B, shears_B
+def random_affine(images_NCHW: Tensor, *, ranges: Ranges) -> Tensor:
+    """Move each image by drawn amounts."""
+    n, _, height, width = images_NCHW.shape
+    moved_NCHW = affine(images_NCHW, draw_affine(n, ranges, height, width, images_NCHW.device))
+    return moved_NCHW.contiguous(memory_format=torch.channels_last)
 
 
-def random_affine(images_NCHW: Tensor, *, rotation: float, scale: float, shear: float) -> Tensor:
-    """Rotate, resize and shear by drawn amounts."""
-    draws = draw_affine(len(images_NCHW), rotation, scale, shear, images_NCHW.device)
-    return affine(images_NCHW, *draws)
+def _slopes(shears_B: Tensor) -> Tensor:
+    return torch.tan(torch.deg2rad(shears_B))
 
 
-Matrices = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+class _Line(NamedTuple):
+    """A coordinate of the input as x * column + y * row + one of the output, in pixels from the centre.
 
-
-def _inverse_matrices(angles_B: Tensor, factors_B: Tensor, shears_B: Tensor) -> Matrices:
-    """From output to input positions, by rows; every entry has shape (B,).
-
-    The forward matrix is factor * R(angle) [[1, -tan(shear)], [0, 1]], whose last factor's inverse is
-    [[1, tan(shear)], [0, 1]].
+    An entry is a tensor of shape (B, 1, 1), or a number where it is the same for all images.
     """
-    cosine, sine = torch.cos(torch.deg2rad(angles_B)), torch.sin(torch.deg2rad(angles_B))
-    slant = torch.tan(torch.deg2rad(shears_B))
-    first_row = (cosine - slant * sine) / factors_B, (sine + slant * cosine) / factors_B
-    return first_row, (-sine / factors_B, cosine / factors_B)
+
+    x: Tensor | float
+    y: Tensor | float
+    one: Tensor | float
+
+    def times(self, factor: Tensor | float) -> _Line:
+        return _Line(*(entry * factor for entry in self))
+
+    def plus(self, other: _Line) -> _Line:
+        return _Line(*(mine + its for mine, its in zip(self, other, strict=True)))
 
 
-def _grid(matrices: Matrices, height: int, width: int) -> Tensor:
+def _inverse(parts: Affine) -> tuple[_Line, _Line]:
+    """From output to input positions: the parts undone one by one, the last one first.
+
+    Forwards, a rotation is [[cos, -sin], [sin, cos]] and a shear along x is [[1, -slope], [0, 1]].
+    """
+    slopes_x, slopes_y, factors, angles, right, down = (
+        0.0 if part_B is None else part_B[:, None, None] for part_B in parts
+    )
+    x, y = _Line(1.0, 0.0, -right), _Line(0.0, 1.0, -down)
+    if isinstance(angles, Tensor):
+        cosine, sine = torch.cos(torch.deg2rad(angles)), torch.sin(torch.deg2rad(angles))
+        x, y = x.times(cosine).plus(y.times(sine)), y.times(cosine).plus(x.times(-sine))
+    if isinstance(factors, Tensor):
+        x, y = x.times(1 / factors), y.times(1 / factors)
+    if isinstance(slopes_y, Tensor):
+        y = y.plus(x.times(slopes_y))
+    if isinstance(slopes_x, Tensor):
+        x = x.plus(y.times(slopes_x))
+    return x, y
+
+
+def _grid(lines: tuple[_Line, _Line], images_NCHW: Tensor) -> Tensor:
     """Where each output pixel is sampled, in grid_sample's units: x and y of shape (B, H, W, 2).
 
     Written out rather than by ``affine_grid``, whose matrix product would lose digits to TF32 or autocast.
     """
-    (xx, xy), (yx, yy) = matrices
-    columns_1W = _centred(width, xx)[None]
-    rows_1H1 = _centred(height, xx)[None, :, None]
-    x_BHW = (xx[:, None] * columns_1W)[:, None, :] + xy[:, None, None] * rows_1H1
-    y_BHW = (yx[:, None] * columns_1W)[:, None, :] + yy[:, None, None] * rows_1H1
-    return torch.stack((x_BHW * (2 / width), y_BHW * (2 / height)), dim=-1)
+    n, _, height, width = images_NCHW.shape
+    columns_W = _centred(width, images_NCHW)
+    rows_H1 = _centred(height, images_NCHW)[:, None]
+    planes = [
+        ((line.x * columns_W + line.y * rows_H1 + line.one) * (2 / side)).expand(n, height, width)
+        for line, side in zip(lines, (width, height), strict=True)
+    ]
+    return torch.stack(planes, dim=1).permute(0, 2, 3, 1)
 
 
 def _centred(side: int, like: Tensor) -> Tensor:

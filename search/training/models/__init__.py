@@ -8,20 +8,27 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from search.training.models import vgg  # noqa: F401 (registers its networks)
-from search.training.models.table import Shape, models
+from search.training.initialization import initialize
+from search.training.models import airbench, blocks, residual  # noqa: F401 (register their networks)
+from search.training.models.pretrained import load_weights
+from search.training.models.table import Prepared, Shape, models
 from spaces import config
 
-__all__ = ["Cost", "Shape", "build_model", "cost"]
+__all__ = ["Cost", "Prepared", "Shape", "build_model", "cost"]
 
 
 def build_model(model: config.Model, shape: Shape) -> nn.Module:
     """The untrained network, channels last in memory, initialized from the default CPU generator.
 
     Raises:
-        ValueError: if the network does not fit images of this shape.
+        ValueError: if the network does not fit images of this shape, or its weights are not to be had.
     """
-    return models[model.name](model, shape).to(memory_format=torch.channels_last)
+    network = models[model.name](model, shape)
+    if isinstance(model, config.Network):
+        initialize(network, model.initialization, model.activation)
+    if isinstance(model, config.Torchvision):
+        load_weights(network, model)
+    return network.to(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Cost:
 def cost(model: config.Model, shape: Shape) -> Cost:
     """Count parameters and multiply-adds without memory or arithmetic (on torch's meta device)."""
     with torch.device("meta"):
-        network = build_model(model, shape).eval()
+        network = models[model.name](model, shape).eval()
         image_1CHW = torch.empty(1, shape.channels, shape.height, shape.width)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image_1CHW)

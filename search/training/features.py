@@ -1,0 +1,71 @@
+"""A network seen as features and a classifier on them.
+
+The classifier is the last ``nn.Linear`` of a network, or the perceptron that was put in its place, and the
+features are what enters it. So any network will do whose output comes from one linear layer.
+
+Shapes: N images, C channels, H height, W width, F features, K classes.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from search.training.models import Shape, build_model
+from spaces import config
+
+
+class Perceptron(nn.Sequential):
+    """A classifier with one hidden layer: linear, ReLU, linear."""
+
+    def __init__(self, features: int, hidden: int, classes: int) -> None:
+        super().__init__(nn.Linear(features, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, classes))
+
+
+def build_network(configuration: config.Configuration, shape: Shape) -> nn.Module:
+    """The untrained network of a configuration, initialized from the default CPU generator: its model, with
+    the classifier that its loss asks for.
+
+    Raises:
+        ValueError: if the network does not fit images of this shape.
+    """
+    network = build_model(configuration.model, shape)
+    loss = configuration.loss
+    if isinstance(loss, config.SupervisedContrastive) and loss.head:
+        path, classifier = _classifier(network)
+        network.set_submodule(path, Perceptron(feature_count(classifier), loss.head, shape.classes))
+    return network
+
+
+def classifier_of(network: nn.Module) -> nn.Module:
+    """The part of the network that takes features_NF to logits_NK."""
+    return _classifier(network)[1]
+
+
+def feature_count(classifier: nn.Module) -> int:
+    """How many features a classifier takes."""
+    first = classifier[0] if isinstance(classifier, Perceptron) else classifier
+    assert isinstance(first, nn.Linear)
+    return first.in_features
+
+
+def features(network: nn.Module, images_NCHW: Tensor) -> Tensor:
+    """What enters the network's classifier, features_NF; gradients flow through it."""
+    seen: list[Tensor] = []
+
+    def see(_module: nn.Module, inputs: tuple[Tensor]) -> None:
+        seen.append(inputs[0])
+
+    hook = classifier_of(network).register_forward_pre_hook(see)
+    try:
+        network(images_NCHW)
+    finally:
+        hook.remove()
+    return seen[0]
+
+
+def _classifier(network: nn.Module) -> tuple[str, nn.Module]:
+    """The classifier and its path in the network."""
+    modules = list(network.named_modules())
+    perceptrons = [(path, module) for path, module in modules if isinstance(module, Perceptron)]
+    linear = [(path, module) for path, module in modules if isinstance(module, nn.Linear)]
+    return (perceptrons or linear)[-1]

@@ -1,0 +1,97 @@
+"""Slots: which attempts close one, and which leave it open."""
+
+from __future__ import annotations
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from studies.record import OUTCOME, SLOT
+from studies.slots import ATTEMPTS, Slots
+
+RUNNING, WAITING, FAIL = TrialState.RUNNING, TrialState.WAITING, TrialState.FAIL
+COMPLETE, PRUNED = TrialState.COMPLETE, TrialState.PRUNED
+
+
+def attempt(slot: int | None, state: TrialState, reason: str | None = None) -> FrozenTrial:
+    attributes: dict[str, object] = {} if slot is None else {SLOT: slot}
+    if reason:
+        attributes[OUTCOME] = {"reason": reason}
+    return create_trial(state=state, value=0.5 if state == COMPLETE else None, user_attrs=attributes)
+
+
+def failures(slot: int, *reasons: str | None) -> list[FrozenTrial]:
+    return [attempt(slot, FAIL, reason) for reason in reasons]
+
+
+@pytest.mark.parametrize(
+    ("attempts", "closed", "for_good"),
+    [
+        ([attempt(0, COMPLETE, "finished")], True, False),
+        ([attempt(0, PRUNED, "diverged")], True, False),
+        ([attempt(0, RUNNING)], False, False),
+        ([attempt(0, WAITING)], False, False),
+        (failures(0, "error", "error"), False, False),
+        (failures(0, "error", "lost", "error"), True, True),
+        (failures(0, "error", None, None), True, True),
+        (failures(0, "out of memory"), True, True),
+        (failures(0, "invalid"), True, True),
+        (failures(0, *["interrupted"] * 5), False, False),
+        (failures(0, "interrupted", "error", "interrupted", "error"), False, False),
+        ([*failures(0, "error", "error"), attempt(0, COMPLETE, "finished")], True, False),
+    ],
+)
+def test_what_closes_a_slot(attempts, closed, for_good):
+    slots = Slots(attempts)
+    assert slots.is_closed(0) is closed
+    assert slots.failed_for_good(0) is for_good
+    assert slots.closed() == closed
+    assert slots.next_open() == (1 if closed or slots.is_living(0) else 0)
+
+
+def test_three_attempts_are_the_limit():
+    assert ATTEMPTS == 3
+    assert not Slots(failures(0, *["error"] * 2)).is_closed(0)
+    assert Slots(failures(0, *["error"] * 3)).is_closed(0)
+
+
+def test_the_next_open_slot_is_the_lowest_that_nobody_works_on():
+    trials = [
+        attempt(0, COMPLETE, "finished"),
+        attempt(1, RUNNING),
+        attempt(2, FAIL, "interrupted"),
+        attempt(3, WAITING),
+        attempt(4, FAIL, "error"),
+    ]
+    assert Slots(trials).next_open() == 2
+    assert Slots([*trials, attempt(2, RUNNING)]).next_open() == 4
+    assert Slots([*trials, attempt(2, RUNNING), attempt(4, PRUNED)]).next_open() == 5
+    assert Slots([]).next_open() == 0
+
+
+def test_taken_counts_what_is_closed_or_running_but_not_what_waits():
+    trials = [attempt(0, COMPLETE), attempt(1, RUNNING), attempt(2, WAITING), attempt(3, FAIL, "error")]
+    assert Slots(trials).taken() == 2
+    assert Slots(trials).closed() == 1
+
+
+def test_trials_without_a_slot_are_none_of_ours():
+    slots = Slots([attempt(None, COMPLETE), attempt(None, RUNNING)])
+    assert (slots.closed(), slots.taken(), slots.next_open()) == (0, 0, 0)
+
+
+def test_the_closing_trial_of_each_slot_in_the_order_of_slots():
+    last = attempt(1, FAIL, "error")
+    finished, pruned = attempt(2, COMPLETE, "finished"), attempt(0, PRUNED, "pruned")
+    trials = [
+        finished,
+        *failures(1, "error", "lost"),
+        last,
+        attempt(0, FAIL, "lost"),
+        pruned,
+        attempt(3, RUNNING),
+    ]
+    closing = Slots(trials).closing_trials()
+    assert [trial.user_attrs[SLOT] for trial in closing] == [0, 1, 2]
+    assert closing[0] is pruned
+    assert closing[1] is last
+    assert closing[2] is finished
