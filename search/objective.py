@@ -12,7 +12,7 @@ import torch
 from optuna.trial import TrialState
 
 from search.training.engine import Run, peak_memory
-from search.training.models import cost
+from search.training.features import network_cost
 from search.training.reports import EpochReport, last_phase
 from search.training.resident import ResidentData
 from studies.record import History, Outcome, Reason
@@ -98,7 +98,7 @@ class TrialRun:
         )
 
     def _cost(self) -> dict[str, int]:
-        size = cost(self._claim.configuration.model, self._data.shape)
+        size = network_cost(self._claim.configuration, self._data.shape)
         return {"parameters": size.parameters, "multiply_adds": size.multiply_adds}
 
 

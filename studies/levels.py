@@ -21,6 +21,12 @@ def levels(domain: Domain) -> tuple[list[str], Callable[[Value], str]]:
     low, high = scale(domain.low), scale(domain.high)
     cuts = [low + (high - low) * share for share in (0, 1 / 3, 2 / 3, 1)]
     unscaled = [math.exp(cut) if domain.log else cut for cut in cuts]
-    shown = [short_number(float(f"{cut:.2g}")) for cut in unscaled]
+    shown = _apart(unscaled)
     labels = [f"{shown[third]} to {shown[third + 1]}" for third in range(3)]
     return labels, lambda value: labels[sum(scale(float(value)) >= cut for cut in cuts[1:3])]
+
+
+def _apart(cuts: list[float]) -> list[str]:
+    """The cuts with as few digits, but at least two, as keep them apart."""
+    roundings = ([short_number(float(f"{cut:.{digits}g}")) for cut in cuts] for digits in range(2, 18))
+    return next(shown for shown in roundings if len(set(shown)) == len(cuts))

@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from studies.record import outcome_of, slot_of
+from studies.record import outcome_of, reason_of, slot_of
 from studies.study import SearchStudy
 
 
@@ -117,7 +117,7 @@ def _ended(trial: FrozenTrial) -> Ended:
     return Ended(
         slot=slot_of(trial) or 0,
         number=trial.number,
-        reason=outcome.reason if outcome else "lost",
+        reason=reason_of(trial),
         accuracy=trial.value,
         epochs=len(trial.intermediate_values),
         seconds=outcome.seconds if outcome else 0.0,

@@ -191,6 +191,12 @@ def outcome_of(trial: FrozenTrial) -> Outcome | None:
     return Outcome.model_validate(stored) if stored else None
 
 
+def reason_of(trial: FrozenTrial) -> Reason:
+    """Why an ended trial ended; of one that another program ended, nothing is known but that it is lost."""
+    outcome = outcome_of(trial)
+    return outcome.reason if outcome else "lost"
+
+
 def history_key(piece: int) -> str:
     """The attribute that holds the given span of epochs."""
     return HISTORY if piece == 0 else f"{HISTORY} {piece}"

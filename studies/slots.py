@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from optuna.trial import FrozenTrial, TrialState
 
-from studies.record import FINAL_REASONS, outcome_of, slot_of
+from studies.record import FINAL_REASONS, reason_of, slot_of
 
 ATTEMPTS = 3
 _CLOSING = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -40,8 +40,7 @@ class Slots:
         attempts = self.attempts.get(slot, [])
         if any(trial.state in _CLOSING for trial in attempts):
             return False
-        outcomes = [outcome_of(trial) for trial in attempts if trial.state == TrialState.FAIL]
-        reasons = ["lost" if outcome is None else outcome.reason for outcome in outcomes]
+        reasons = [reason_of(trial) for trial in attempts if trial.state == TrialState.FAIL]
         counted = [reason for reason in reasons if reason != "interrupted"]
         return len(counted) >= ATTEMPTS or any(reason in FINAL_REASONS for reason in counted)
 

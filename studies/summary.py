@@ -15,12 +15,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from spaces.parameter import Parameter
 from studies.levels import levels
-from studies.record import history_of, outcome_of, setup_of, slot_of
+from studies.record import history_of, outcome_of, reason_of, setup_of, slot_of
 from studies.study import SearchStudy
 
 
@@ -71,7 +70,7 @@ class Summary:
     leaderboard: tuple[Entry, ...]
     levels: tuple[Level, ...]
     importances: dict[str, float]
-    """PED-ANOVA shares of the completed trials' variance; empty where there are too few."""
+    """PED-ANOVA shares of the completed trials' variance; empty where there are too few, or all are alike."""
     seconds_trained: float
     seconds_saved: float
     """Estimate: the epochs that pruned trials did not run, at their own speed."""
@@ -91,7 +90,6 @@ def summarize(study: SearchStudy) -> Summary:
     """Read a study and sum it up."""
     slots = study.slots()
     closing = slots.closing_trials()
-    outcomes = [outcome for trial in closing if (outcome := outcome_of(trial))]
     all_outcomes = [outcome for trial in study.trials() if (outcome := outcome_of(trial))]
     record = study.record
     return Summary(
@@ -104,7 +102,7 @@ def summarize(study: SearchStudy) -> Summary:
         epochs=record.epochs,
         total=study.total(),
         closed=len(closing),
-        ended=dict(Counter(outcome.reason for outcome in outcomes)),
+        ended=dict(Counter(reason_of(trial) for trial in closing)),
         attempts=len(study.trials()),
         leaderboard=_leaderboard(closing),
         levels=tuple(_levels(study, closing)),
@@ -170,8 +168,12 @@ def _importances(study: SearchStudy) -> dict[str, float]:
     if len(_completed(study.trials())) < 10:
         return {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        shares = optuna.importance.get_param_importances(study.optuna)
+        warnings.simplefilter("ignore")  # of being experimental, and of parameters that few trials had
+        warnings.filterwarnings("error", "Target and region quantiles select the same set of trials")
+        try:
+            shares = optuna.importance.get_param_importances(study.optuna)
+        except UserWarning:  # the best trials are all alike, so that nothing tells them apart
+            return {}
     return {name: share for name, share in shares.items() if math.isfinite(share)}
 
 

@@ -67,7 +67,7 @@ def _only(dataset: type[CIFAR10], which: Which) -> type[CIFAR10]:
 def _opened(dataset: type[CIFAR10], which: Which, request: DataRequest) -> CIFAR10:
     root = request.directory
     try:
-        with FileLock(root / ".download.lock"), _giving_up_after(SILENCE_S):
+        with FileLock(root / ".download.lock"), giving_up_after(SILENCE_S):
             return dataset(root, train=which == "train", download=True)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise DataUnavailable(_what_to_do(request.dataset, dataset, root, error)) from None
@@ -91,7 +91,8 @@ def _is_another(archive: Path, dataset: type[CIFAR10]) -> bool:
 
 
 @contextmanager
-def _giving_up_after(seconds: float) -> Iterator[None]:
+def giving_up_after(seconds: float) -> Iterator[None]:
+    """Let downloads fail after so long a silence."""
     # torchvision's download sets no limit, and a firewall that swallows packets would hold it for ever
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)

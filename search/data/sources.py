@@ -13,6 +13,7 @@ from search.data.archives import archive_part
 from search.data.cache import cached
 from search.data.digits import digits_part
 from search.data.folder import folder_part
+from search.data.imagenette import imagenette_part
 from search.data.images import ImageData, Part, Progress, Which
 from search.data.request import DataRequest, DataUnavailable
 from spaces.text import unknown
@@ -23,6 +24,7 @@ SOURCES: dict[str, Callable[[Which, DataRequest], Part]] = {
     "cifar10": partial(archive_part, "cifar10"),
     "cifar100": partial(archive_part, "cifar100"),
     "digits": digits_part,
+    "imagenette": imagenette_part,
 }
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from search.training.models import Shape, build_model
+from search.training.models import Cost, Shape, build_model, cost_of
+from search.training.models.table import models
 from spaces import config
 
 
@@ -28,8 +29,17 @@ def build_network(configuration: config.Configuration, shape: Shape) -> nn.Modul
     Raises:
         ValueError: if the network does not fit images of this shape.
     """
-    network = build_model(configuration.model, shape)
-    loss = configuration.loss
+    return _with_classifier(build_model(configuration.model, shape), configuration.loss, shape)
+
+
+def network_cost(configuration: config.Configuration, shape: Shape) -> Cost:
+    """What the network that ``build_network`` makes costs to run, counted without making it."""
+    model, loss = configuration.model, configuration.loss
+    return cost_of(lambda: _with_classifier(models[model.name](model, shape), loss, shape), shape)
+
+
+def _with_classifier(network: nn.Module, loss: config.Loss, shape: Shape) -> nn.Module:
+    """The network with the classifier that the loss asks for: its own, or a perceptron."""
     if isinstance(loss, config.SupervisedContrastive) and loss.head:
         path, classifier = _classifier(network)
         network.set_submodule(path, Perceptron(feature_count(classifier), loss.head, shape.classes))

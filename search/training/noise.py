@@ -36,6 +36,9 @@ CIFAR10_PAIRS = {
 }
 """Patrini et al. 2017 (arXiv:1609.03683), section 5: classes that people confuse; the others keep theirs."""
 
+NOT_THE_SPLIT = 1
+"""Sets the draws apart from those of ``search.data.split``, which would decide both with equal seeds."""
+
 WATCHED = 1000
 """At most so many wrongly labelled training images are followed through the epochs."""
 
@@ -157,4 +160,5 @@ def _uniform(seed: int, count: int) -> NDArray[np.float64]:
 
 def _raw(seed: int, count: int, stream: int) -> NDArray[np.uint64]:
     # numpy promises that the raw numbers of a generator stay the same in later versions, not its choices
-    return np.random.PCG64(np.random.SeedSequence([seed, stream])).random_raw(count)
+    sequence = np.random.SeedSequence([seed, stream], spawn_key=(NOT_THE_SPLIT,))
+    return np.random.PCG64(sequence).random_raw(count)

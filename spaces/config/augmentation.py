@@ -15,8 +15,8 @@ Area = Annotated[float, Field(gt=0.0, le=1.0)]
 class Augmentation(Section):
     """Random changes of the training images, drawn anew for every image. Zero switches each one off.
 
-    They act in the order of the fields, but for flip and shift, which are one selection of pixels. Where a
-    ``_probability`` is below 1, the images that are not drawn stay as they are.
+    They act in the order of the fields; flip and shift are one selection of pixels, rotation to translation
+    one resampling. Where a ``_probability`` is below 1, the images that are not drawn stay as they are.
     """
 
     flip: Share = 0.0

@@ -22,8 +22,8 @@ class Training(Section):
     monitor: Literal["accuracy", "loss"] = "accuracy"
     """The validation figure that early stopping watches."""
     test_time_augmentation: Literal["none", "mirror", "mirror-shift"] = "none"
-    """A second validation accuracy of the finished network, recorded beside the trial's value and never in its
-    place, from logits averaged over several views of each image. mirror: the image and its mirror image;
+    """A second validation accuracy of the finished network, recorded beside the trial's value and never in
+    its place, from logits averaged over several views of each image. mirror: the image and its mirror image;
     mirror-shift: these two (each with a weight of 1/4), and both moved by a pixel up and left, and down and
     right (1/8 each)."""
     ema: Rate = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 from collections.abc import Sequence
@@ -129,6 +130,31 @@ def load() -> list[float]:
     """How many processes wanted the cores in the last 1, 5 and 15 minutes: figures taken beside others are
     to be read with care."""
     return [round(average, 2) for average in os.getloadavg()]
+
+
+class Neighbours:
+    """How much of the machine other programs took since this was made, as far as Linux tells."""
+
+    def __init__(self) -> None:
+        self._before = self._now()
+
+    def share(self) -> float:
+        """Share of all cores' time that went neither to this process's ended children nor to waiting."""
+        whole, busy, own = (now - then for now, then in zip(self._now(), self._before, strict=True))
+        return max(0.0, (busy - own) / whole)
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        """Seconds of all cores, of those in use, and of those used by ended children."""
+        ticks = [int(field) for field in _first_line("/proc/stat").split()[1:9]]
+        idle = ticks[3] + ticks[4]
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        tick = os.sysconf("SC_CLK_TCK")
+        return sum(ticks) / tick, (sum(ticks) - idle) / tick, usage.ru_utime + usage.ru_stime
+
+
+def _first_line(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8").partition("\n")[0]
 
 
 def _proc(path: str, field: str) -> str:

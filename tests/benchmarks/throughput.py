@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recording import Spread, Table, load, publish, store, usable_cores
+from recording import Neighbours, Spread, Table, load, publish, store, usable_cores
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -78,8 +78,9 @@ def main() -> None:
     if arguments.arm:
         run_arm(next(arm for arm in arms() if arm.name == arguments.arm), arguments.images, arguments.size)
         return
-    settings = {"images": arguments.images, "train_images": arguments.size, "load_before": load()}
-    prepare_images(arguments.images, arguments.size)
+    load_before = load()
+    images = prepare_images(arguments.images)
+    settings = {"images": images, "train_images": arguments.size, "load_before": load_before}
     rounds = []
     for number in range(arguments.rounds):
         rounds.append({arm.name: measure(arm, arguments) for arm in arms()})
@@ -107,6 +108,7 @@ def parse() -> argparse.Namespace:
 
 def measure(arm: Arm, arguments: argparse.Namespace) -> dict[str, float]:
     """One measurement of an arm."""
+    neighbours = Neighbours()
     start = time.perf_counter()
     children = [start_child(arm, arguments) for _ in range(arm.processes)]
     ready = [answer(child) for child in children]
@@ -123,6 +125,7 @@ def measure(arm: Arm, arguments: argparse.Namespace) -> dict[str, float]:
         "images_per_second": sum(epoch["images"] for epoch in epochs)
         / max(epoch["seconds"] for epoch in epochs),
         "start_up_seconds": start_up,
+        "others_share": neighbours.share(),
         "peak_memory_mib": sum(epoch["peak_memory"] for epoch in epochs) / 2**20,
         "threads": ready[0]["threads"],
     }
@@ -143,10 +146,15 @@ def answer(child: subprocess.Popen[str]) -> dict[str, Any]:
     return spoken
 
 
-def prepare_images(images: str, size: int) -> None:
-    """Decode once, so that no arm has to."""
-    if images != SYNTHETIC:
-        resident(images, size)
+def prepare_images(images: str) -> str:
+    """Decode once, so that no arm has to; return the data set's name."""
+    if images == SYNTHETIC:
+        return SYNTHETIC
+
+    from search.data.sources import DataRequest
+    from search.data.sources import load as load_images
+
+    return load_images(DataRequest(images)).name
 
 
 def report(settings: dict[str, Any], rounds: list[dict[str, dict[str, float]]], output: Path | None) -> None:
@@ -185,10 +193,11 @@ def speeds_table(settings: dict[str, Any], figures: dict[str, dict[str, Spread]]
             figures[arm.name]["images_per_second"].text(0),
             figures[arm.name]["start_up_seconds"].text(1, " s"),
             f"{figures[arm.name]['peak_memory_mib'].median:.0f} MiB",
+            f"{100 * figures[arm.name]['others_share'].most:.0f} %",
         )
         for arm in arms()
     ]
-    columns = ("arm", "what it is", "processes x threads", "images/s", "start-up", "memory")
+    columns = ("arm", "what it is", "processes x threads", "images/s", "start-up", "memory", "others took")
     return Table(f"Training epochs of {settings['train_images']} {settings['images']} images", columns, rows)
 
 

@@ -15,7 +15,12 @@ ROOT = Path(__file__).parents[2]
 
 def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
     """Run a command in a folder, with its own data folder beside it."""
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "CIFAR_SEARCH_DATA": str(folder.parent / "data"), **environment}
+    variables = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "CIFAR_SEARCH_DATA": str(folder.parent / "data"),
+        **environment,
+    }
     return subprocess.run(
         [sys.executable, "-m", "search.cli", *words], cwd=folder, env=variables, capture_output=True, text=True,
         stdin=subprocess.DEVNULL,
@@ -171,7 +176,15 @@ def test_data_describes_and_draws(folder):
 
 def test_spaces_are_listed_shown_and_printed_to_be_copied(folder):
     listed = run(folder, "spaces").stdout
-    for name in ("regularization", "optimizer", "schedule", "ordering", "normalization", "augmentation", "full"):
+    for name in (
+        "regularization",
+        "optimizer",
+        "schedule",
+        "ordering",
+        "normalization",
+        "augmentation",
+        "full",
+    ):
         assert name in listed
     shown = run(folder, "spaces", "optimizer").stdout
     assert "optimizer.lr@sgd" in shown

@@ -15,6 +15,7 @@ from search.data.split import make_split
 from search.training import engine, evaluation
 from search.training.engine import Run, fit
 from search.training.models import build_model
+from search.training.optimizers import optimizers
 from search.training.resident import ResidentData, make_resident
 from spaces.config import Configuration
 
@@ -75,7 +76,7 @@ def test_runs_in_turn_give_the_same_as_runs_alone_and_leave_the_generator_alone(
         assert torch.equal(weights(one), weights(other))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "nadam", "adamax", "rmsprop"])
+@pytest.mark.parametrize("optimizer", sorted(optimizers))
 def test_a_run_continued_from_its_state_ends_with_the_same_weights(digits, optimizer, tmp_path):
     config = configuration(optimizer={"name": optimizer, "lr": 0.01}, training={"patience": 2})
     whole, _ = fit(config, digits, CPU, seed=3)
@@ -89,6 +90,58 @@ def test_a_run_continued_from_its_state_ends_with_the_same_weights(digits, optim
     second.finish()
     assert torch.equal(weights(whole), weights(second))
     assert timeless(whole.history) == timeless(second.history)
+
+
+CONTRAST = {"name": "supervised-contrastive", "pretraining": 0.5, "head": 8, "classifier_lr": 0.1}
+UNMIXED = {"mixup": 0.0}
+SETTINGS = {
+    "lookahead": {"optimizer": {"lookahead_steps": 5}},
+    "ema": {"training": {"ema": 0.9}},
+    "lookahead and ema": {
+        "optimizer": {"lookahead_steps": 4, "lookahead_share": 0.3, "lookahead_decline": "cubic"},
+        "training": {"ema": 0.9, "patience": 2},
+    },
+    "clip and log": {"optimizer": {"clip": 0.5}, "training": {"log_every": 4}},
+    "decoupled, by epoch": {
+        "optimizer": {"lr": 2.0, "weight_decay": 1e-3, "parametrization": "decoupled"},
+        "schedule": {"name": "polynomial", "per": "epoch", "warmup": 0.3},
+    },
+    "noise": {"data": {"noise": "symmetric", "noise_rate": 0.3}, "loss": {"name": "focal"}},
+    "contrast": {"loss": CONTRAST, "augmentation": UNMIXED},
+    "contrast, averaged": {
+        "loss": CONTRAST,
+        "augmentation": UNMIXED,
+        "optimizer": {"lookahead_steps": 4},
+        "training": {"ema": 0.8, "log_every": 7, "patience": 3},
+    },
+    "contrast by muon": {
+        "loss": CONTRAST,
+        "augmentation": UNMIXED,
+        "optimizer": {"name": "muon", "lr": 0.01},
+    },
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_run_of_any_settings_continued_at_any_epoch_ends_with_the_same_weights(digits, settings, tmp_path):
+    sections = {name: dict(section) for name, section in SETTINGS[settings].items()}
+    sections["training"] = {"epochs": 4} | sections.get("training", {})
+    config = configuration(**sections)
+    whole = Run(config, digits, CPU, seed=3)
+    states = []
+    while not whole.finished:
+        whole.train_epoch()
+        torch.save(whole.state_dict(), tmp_path / f"{whole.epoch}.pt")
+        states.append(tmp_path / f"{whole.epoch}.pt")
+    result = whole.finish()
+    run = Run(config, digits, CPU, seed=99)
+    for state in reversed(states):  # backwards, so that one run is also taken back to an earlier phase
+        run.load_state_dict(torch.load(state, weights_only=True))
+        while not run.finished:
+            run.train_epoch()
+        assert run.finish() == result
+        assert torch.equal(weights(whole), weights(run))
+        assert timeless(whole.history) == timeless(run.history)
 
 
 def test_an_epoch_follows_a_plain_loop(digits):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from search.training.models.pretrained import load_weights
 from search.training.models.table import Prepared, Shape, models
 from spaces import config
 
-__all__ = ["Cost", "Prepared", "Shape", "build_model", "cost"]
+__all__ = ["Cost", "Prepared", "Shape", "build_model", "cost", "cost_of"]
 
 
 def build_model(model: config.Model, shape: Shape) -> nn.Module:
@@ -42,8 +43,13 @@ class Cost:
 
 def cost(model: config.Model, shape: Shape) -> Cost:
     """Count parameters and multiply-adds without memory or arithmetic (on torch's meta device)."""
+    return cost_of(lambda: models[model.name](model, shape), shape)
+
+
+def cost_of(build: Callable[[], nn.Module], shape: Shape) -> Cost:
+    """``cost`` of whatever network ``build`` makes for images of this shape."""
     with torch.device("meta"):
-        network = models[model.name](model, shape).eval()
+        network = build().eval()
         image_1CHW = torch.empty(1, shape.channels, shape.height, shape.width)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image_1CHW)

@@ -6,6 +6,7 @@ Shapes: N images, C channels, H height, W width, P = C * 2 * 2 values of a patch
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +23,9 @@ PATCH = Window(2)
 class Airbench(nn.Sequential):
     """The network's layers; the first one may want to see training images before training."""
 
-    def __init__(self, first: nn.Conv2d, *layers: nn.Module, whitening_eps: float | None) -> None:
-        """``whitening_eps`` None: no whitening."""
-        super().__init__(first, *layers)
+    def __init__(self, *layers: Any, whitening_eps: float | None = None) -> None:
+        """``whitening_eps`` None: no whitening, as in the parts that slicing gives."""
+        super().__init__(*layers)
         self.whitening_eps = whitening_eps
 
     @torch.no_grad()

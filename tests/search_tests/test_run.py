@@ -1,0 +1,393 @@
+"""The command ``cifar-search run`` as a process of its own: totals, interruptions, kills, two at once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from studies.record import OUTCOME, WORKER, outcome_of, setup_of, slot_of
+from studies.slots import Slots
+from studies.storage import open_storage
+from studies.study import SearchStudy
+
+PATIENCE = 120
+"""Seconds to wait for anything at all on a busy machine."""
+ONCE, AT_ONCE = "interrupted; running trials were put back", "Traceback"
+TINY = """
+question: Which learning rate?
+base:
+  model: {name: vgg, widths: [4], convolutions: 1, head: 0, normalization: none}
+  training: {epochs: 150, batch_size: 32}
+parameters:
+  optimizer.lr: {float: [1e-3, 0.3], log: true, role: nuisance}
+  model.dropout: {float: [0.0, 0.5], step: 0.1, role: scientific}
+"""
+TROUBLE = """
+question: Which learning rate?
+base:
+  model: {name: vgg, widths: [4], convolutions: 1, head: 0, normalization: none}
+  training: {epochs: 3, batch_size: 32}
+first:
+  - {optimizer.lr: 1e+12, training.batch_size: 32}
+  - {training.batch_size: 1024}
+  - {optimizer.lr: 0.05, training.batch_size: 32}
+parameters:
+  optimizer.lr: {float: [1e-3, 1e+12], log: true, role: nuisance}
+  training.batch_size: {choice: [32, 1024], role: scientific}
+"""
+
+pytestmark = pytest.mark.slow
+
+
+class Command:
+    """A running ``cifar-search``, the first process of a session of its own; as in a shell, Ctrl-C reaches all
+    processes of it."""
+
+    def __init__(self, folder: Path, *words: str, terminal: bool = False) -> None:
+        self._log = folder / f"{time.monotonic_ns()}.log"
+        self._terminal: int | None = None
+        output = self._open_terminal() if terminal else os.open(self._log, os.O_CREAT | os.O_WRONLY)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "search.cli", *words],
+            cwd=folder,
+            stdin=output,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=_take_terminal if terminal else None,
+        )
+        os.close(output)
+
+    def _open_terminal(self) -> int:
+        self._terminal, end = pty.openpty()
+        threading.Thread(target=self._keep, args=(self._terminal,), daemon=True).start()
+        return end
+
+    def _keep(self, terminal: int) -> None:
+        with self._log.open("wb", buffering=0) as log, contextlib.suppress(OSError):
+            while text := os.read(terminal, 65536):
+                log.write(text)
+
+    def type(self, keys: bytes) -> None:
+        assert self._terminal is not None
+        os.write(self._terminal, keys)
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def ended(self) -> int:
+        """Wait for the end; the exit code."""
+        return self.process.wait(PATIENCE)
+
+    def interrupt(self, number: int = signal.SIGINT) -> None:
+        os.killpg(self.process.pid, number)
+
+    def others(self) -> list[int]:
+        """The living processes of the session, without the first one."""
+        return [pid for pid in _processes_of(self.process.pid) if pid != self.process.pid]
+
+    def leaves_nothing_behind(self) -> bool:
+        return soon(lambda: not self.others())
+
+
+def _take_terminal() -> None:
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def _processes_of(session: int) -> Iterator[int]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[3]) == session and fields[0] != "Z":
+                    yield int(entry.name)
+
+
+def soon(happened: Callable[[], object]) -> bool:
+    deadline = time.monotonic() + PATIENCE
+    while not happened():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CIFAR_SEARCH_DATA", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """Start ``cifar-search``; whatever still runs at the end of the test is killed."""
+    commands: list[Command] = []
+
+    def start(*words: str, terminal: bool = False) -> Command:
+        commands.append(Command(tmp_path, *words, terminal=terminal))
+        return commands[-1]
+
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "trouble.yaml").write_text(TROUBLE)
+    yield start
+    for command in commands:
+        for pid in _processes_of(command.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        command.process.wait()
+
+
+def run_words(
+    url: str, trials: int | None, workers: int, *more: str, space: str = "./tiny.yaml"
+) -> list[str]:
+    words = [
+        "run",
+        "--space",
+        space,
+        "--dataset",
+        "digits",
+        "--train-size",
+        "200",
+        "--study",
+        "s",
+        "--storage",
+        url,
+    ]
+    total = [] if trials is None else ["--trials", str(trials)]
+    return [*words, *total, "--workers", str(workers), "--pruner", "none", *more]
+
+
+def trials_of(url: str) -> list[FrozenTrial]:
+    """The attempts of the study; none while there is no study."""
+    with contextlib.suppress(ValueError), closing(open_storage(url, create=False)) as storage:
+        return SearchStudy(storage, "s").trials()
+    return []
+
+
+def training(url: str) -> list[FrozenTrial]:
+    """The attempts that have trained an epoch and still run."""
+    return [t for t in trials_of(url) if t.state == TrialState.RUNNING and t.intermediate_values]
+
+
+def closed_exactly(url: str, total: int) -> bool:
+    """Whether the study has closed its slots, each once, and nothing is left that runs or waits."""
+    trials = trials_of(url)
+    slots = Slots(trials)
+    closing = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    assert all(trial.state.is_finished() for trial in trials)
+    assert sorted(slots.attempts) == list(range(total))
+    assert len(closing) + sum(map(slots.failed_for_good, range(total))) == total
+    return slots.closed() == total
+
+
+def result(trials: list[FrozenTrial]) -> list[tuple[object, ...]]:
+    """What a search found out, by slot: what does not depend on when it ran."""
+    return [
+        (slot_of(t), t.params, t.value, t.intermediate_values, setup_of(t).seed)
+        for t in Slots(trials).closing_trials()
+    ]
+
+
+def pid_of(trial: FrozenTrial) -> int:
+    return int(trial.user_attrs[WORKER].split(":")[2])
+
+
+def test_a_search_with_hopeless_configurations_goes_on_to_its_total_and_is_then_complete(
+    start: Callable[..., Command], sqlite_url: str
+) -> None:
+    words = run_words(sqlite_url, 6, 2, space="./trouble.yaml")
+    command = start(*words)
+    assert command.ended() == 0, command.output
+    assert closed_exactly(sqlite_url, 6)
+    assert command.leaves_nothing_behind()
+
+    by_slot = {slot_of(trial): trial for trial in trials_of(sqlite_url)}
+    assert len(by_slot) == len(trials_of(sqlite_url)) == 6
+    assert (by_slot[0].state, outcome_of(by_slot[0]).reason) == (TrialState.PRUNED, "diverged")
+    assert (by_slot[1].state, outcome_of(by_slot[1]).reason) == (TrialState.FAIL, "invalid")
+    assert (by_slot[2].state, outcome_of(by_slot[2]).reason) == (TrialState.COMPLETE, "finished")
+    lines = re.findall(r"^\[(\d)/6.*\] trial (\d) .*$", command.output, re.MULTILINE)
+    assert [count for count, _ in lines] == list("123456")
+    assert sorted(number for _, number in lines) == list("012345")
+    assert "training.batch_size: must not exceed the 200 training images, but got 1024" in command.output
+    assert "6 of 6 trials closed" in command.output
+    assert "Traceback" not in command.output
+
+    again = start(*words)
+    studies = start("studies", "--json", "--storage", sqlite_url)
+    assert studies.ended() == 0
+    show = start("show", "s", "--json", "--storage", sqlite_url)
+    assert show.ended() == again.ended() == 0
+    assert "has closed 6 of 6 trials: nothing left to do" in again.output
+    assert [(one["name"], one["closed"]) for one in json.loads(studies.output)] == [("s", 6)]
+    told = json.loads(show.output)
+    assert [trial["slot"] for trial in told["trials"]] == list(range(6))
+    assert told["closed"] == 6
+    assert len(trials_of(sqlite_url)) == 6
+    assert again.leaves_nothing_behind()
+
+
+def test_a_search_that_ctrl_c_interrupted_goes_on_as_if_it_had_not(
+    start: Callable[..., Command], sqlite_url: str, tmp_path: Path
+) -> None:
+    undisturbed = f"sqlite:///{tmp_path / 'undisturbed.db'}"
+    whole = start(*run_words(undisturbed, 4, 1, "--seed", "3"))
+    words = run_words(sqlite_url, 3, 1, "--seed", "3")
+    first = start(*words, terminal=True)
+    assert soon(lambda: len(trials_of(sqlite_url)) > 1 and training(sqlite_url)), first.output
+    first.type(b"\x03")
+    assert first.ended() == 130, first.output
+    assert "The same command continues the study" in first.output
+    assert "Traceback" not in first.output
+    assert first.output.count("\x1b[?25l") == first.output.count("\x1b[?25h") > 0  # the cursor is back
+    assert first.leaves_nothing_behind()
+    attempts = trials_of(sqlite_url)
+    assert outcome_of(attempts[-1]).reason == "interrupted"
+
+    second = start(*words)
+    assert second.ended() == 0, second.output
+    assert closed_exactly(sqlite_url, 3)
+    lines = re.findall(r"^\[\d/3.*\] trial (\d)", second.output, re.MULTILINE)
+    closed_before = sum(trial.state.is_finished() for trial in attempts[:-1])
+    assert len(lines) == 3 - closed_before
+    retried = [trial for trial in trials_of(sqlite_url) if slot_of(trial) == slot_of(attempts[-1])]
+    assert len(retried) == 2
+    assert retried[0].params == retried[1].params
+    assert setup_of(retried[0]) == setup_of(retried[1])
+
+    more = start(*run_words(sqlite_url, 4, 1, "--seed", "3"))
+    assert more.ended() == 0, more.output
+    assert whole.ended() == 0, whole.output
+    assert closed_exactly(sqlite_url, 4)
+    assert result(trials_of(sqlite_url)) == result(trials_of(undisturbed))
+
+
+def test_ctrl_c_twice_ends_at_once_and_a_killed_worker_is_replaced(
+    start: Callable[..., Command], sqlite_url: str, tmp_path: Path
+) -> None:
+    words = run_words(sqlite_url, 4, 2)
+    first = start(*words)
+    assert soon(lambda: len(training(sqlite_url)) == 2), first.output
+    running = training(sqlite_url)
+    first.interrupt()
+    time.sleep(0.1)
+    first.interrupt()
+    assert first.ended() == 130, first.output
+    assert "Traceback" not in first.output
+    assert all(trial.state.is_finished() for trial in trials_of(sqlite_url))
+    with closing(sqlite3.connect(tmp_path / "studies.db")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert first.leaves_nothing_behind()
+
+    second = start(*words)
+    assert soon(lambda: len(training(sqlite_url)) == 2), second.output
+    again = training(sqlite_url)
+    by_slot = {slot_of(trial): trial.params for trial in running}
+    assert {slot_of(trial): trial.params for trial in again} == by_slot
+    os.kill(pid_of(again[0]), signal.SIGKILL)
+    assert second.ended() == 0, second.output
+    assert "1 worker(s) died; their trials are put back" in second.output
+    assert closed_exactly(sqlite_url, 4)
+    reasons = [outcome_of(trial).reason for trial in trials_of(sqlite_url)]
+    assert (reasons.count("finished"), reasons.count("lost")) == (4, 1)
+    assert second.leaves_nothing_behind()
+
+
+def test_when_all_processes_are_killed_two_commands_at_once_finish_the_study(
+    start: Callable[..., Command], sqlite_url: str
+) -> None:
+    words = run_words(sqlite_url, 5, 2)
+    first = start(*words)
+    assert soon(lambda: len(training(sqlite_url)) == 2), first.output
+    first.interrupt(signal.SIGKILL)
+    first.ended()
+    assert first.leaves_nothing_behind()
+    killed = training(sqlite_url)
+    assert killed
+
+    two = [start(*words), start(*words)]
+    assert [command.ended() for command in two] == [0, 0], [command.output for command in two]
+    assert closed_exactly(sqlite_url, 5)
+    after = {trial.number: outcome_of(trial) for trial in trials_of(sqlite_url)}
+    assert all(after[trial.number].reason == "lost" for trial in killed)
+    assert all(command.leaves_nothing_behind() for command in two)
+
+
+def test_without_its_command_workers_leave_and_sigterm_and_a_timeout_end_well(
+    start: Callable[..., Command], sqlite_url: str
+) -> None:
+    orphaned = start(*run_words(sqlite_url, 50, 2))
+    assert soon(lambda: len(training(sqlite_url)) == 2), orphaned.output
+    orphaned.process.kill()
+    orphaned.ended()
+    assert orphaned.leaves_nothing_behind()
+    assert {trial.state for trial in trials_of(sqlite_url)} <= {TrialState.FAIL, TrialState.COMPLETE}
+
+    preempted = start(*run_words(sqlite_url, 50, 2))
+    assert soon(lambda: len(training(sqlite_url)) == 2), preempted.output
+    preempted.interrupt(signal.SIGTERM)
+    assert preempted.ended() == 130, preempted.output
+    assert "The same command continues the study" in preempted.output
+    assert preempted.leaves_nothing_behind()
+    reasons = {outcome_of(trial).reason for trial in trials_of(sqlite_url)}
+    assert "interrupted" in reasons
+    assert reasons <= {"interrupted", "finished"}
+
+    timed = start(*run_words(sqlite_url, None, 2, "--timeout", "3s"))
+    assert timed.ended() == 0, timed.output
+    assert "of unlimited trials closed" in timed.output
+    trials = trials_of(sqlite_url)
+    assert all(trial.state.is_finished() for trial in trials)
+    assert len(trials) > len(reasons)
+    assert timed.leaves_nothing_behind()
+
+
+def test_ctrl_c_before_anything_runs_is_one_line(
+    start: Callable[..., Command], sqlite_url: str, tmp_path: Path
+) -> None:
+    command = start(*run_words(sqlite_url, 4, 2))
+    assert soon(lambda: len(command.others()) == 2)  # multiprocessing's two helpers have started
+    command.interrupt()
+    assert command.ended() == 130
+    assert command.leaves_nothing_behind()
+    assert command.output == "cifar-search: interrupted\n"
+    assert not (tmp_path / "studies.db").exists()
+
+
+@pytest.mark.parametrize("server", ["postgres", "mysql"])
+def test_a_search_on_a_server_survives_being_killed_and_closes_exactly_its_total(
+    start: Callable[..., Command], server: str, request: pytest.FixtureRequest
+) -> None:
+    url: str = request.getfixturevalue(f"{server}_url")
+    words = run_words(url, 4, 2)
+    first = start(*words)
+    assert soon(lambda: len(training(url)) == 2), first.output
+    os.kill(pid_of(training(url)[0]), signal.SIGKILL)
+    assert soon(lambda: "1 worker(s) died" in first.output)
+    assert soon(lambda: len(training(url)) == 2)
+    first.interrupt(signal.SIGKILL)
+    first.ended()
+    second = start(*words)
+    assert second.ended() == 0, second.output
+    assert closed_exactly(url, 4)
+    assert [trial.user_attrs[OUTCOME]["reason"] for trial in trials_of(url)].count("lost") == 3
+    assert second.leaves_nothing_behind()
