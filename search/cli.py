@@ -152,7 +152,10 @@ def spaces(
 @app.command()
 def data(
     dataset: Annotated[
-        str, typer.Argument(metavar="NAME|FOLDER", help="cifar10, cifar100, digits, or a folder of images.")
+        str,
+        typer.Argument(
+            metavar="NAME|FOLDER", help="cifar10, cifar100, imagenette, digits, or a folder of images."
+        ),
     ],
     data_dir: DataDir = None,
     image_size: ImageSize = None,

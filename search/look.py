@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +21,9 @@ from search.screen import make_screen
 from search.text import percent, settings, sparkline
 from spaces.domain import Value
 from spaces.space import Space
+
+if TYPE_CHECKING:
+    from studies.study import SearchStudy
 
 
 def _console() -> Console:
@@ -166,7 +169,7 @@ def show_study(storage_url: str, name: str, as_json: bool) -> None:
     from studies.storage import open_storage
     from studies.study import SearchStudy
     from studies.summary import as_json as study_as_json
-    from studies.summary import summarize
+    from studies.summary import convergence_target, summarize
 
     study = SearchStudy(open_storage(storage_url, create=False), name)
     if as_json:
@@ -183,21 +186,42 @@ def show_study(storage_url: str, name: str, as_json: bool) -> None:
         )
     )
     console.print(summary_view(summary))
-    console.print(_curves(study))
+    console.print(_curves(study, convergence_target(summary)))
 
 
-def _curves(study: Any) -> Table:
-    from studies.record import outcome_of
+def _curves(study: SearchStudy, target: float) -> Table:
+    from studies.convergence import convergence
+    from studies.record import curve_of, outcome_of
 
-    table = Table(title="validation accuracy by epoch", title_justify="left")
-    for column, justify in (("trial", "right"), ("ended", "left"), ("accuracy", "right"), ("curve", "left")):
-        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table = Table(
+        title="validation accuracy by epoch",
+        caption="area: mean height of the curve; roughness: standard deviation of the change between epochs",
+        title_justify="left",
+        caption_justify="left",
+    )
+    columns: dict[str, JustifyMethod] = {
+        "trial": "right",
+        "ended": "left",
+        "accuracy": "right",
+        "curve": "left",
+        f"epochs to {percent(target)}": "right",
+        "area": "right",
+        "roughness": "right",
+    }
+    for column, justify in columns.items():
+        table.add_column(column, justify=justify)
     table.add_column("settings", overflow="fold")
     for trial in study.trials():
-        outcome = outcome_of(trial)
-        curve = [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
-        ended = outcome.reason if outcome else trial.state.name.lower()
+        outcome, curve = outcome_of(trial), curve_of(trial)
+        figures = convergence(curve, target)
         table.add_row(
-            str(trial.number), ended, percent(trial.value), sparkline(curve), Text(settings(trial.params))
+            str(trial.number),
+            outcome.reason if outcome else trial.state.name.lower(),
+            percent(trial.value),
+            sparkline(curve),
+            str(figures.epochs_to_target or "-"),
+            percent(figures.area),
+            percent(figures.roughness),
+            Text(settings(trial.params)),
         )
     return table

@@ -52,7 +52,7 @@ Storage = Annotated[
 Dataset = Annotated[
     str,
     typer.Option(
-        metavar="NAME|FOLDER", help="cifar10, cifar100, digits, or a folder of images (train/CLASS/*)."
+        metavar="NAME|FOLDER", help="cifar10, cifar100, imagenette, digits, or a folder (train/CLASS/*)."
     ),
 ]
 DataDir = Annotated[

@@ -7,7 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """The figures of one curve."""
+
+    target: float
+    epochs_to_target: int | None
+    area: float | None
+    roughness: float | None
+
+
+def convergence(curve: Sequence[float], target: float) -> Convergence:
+    """All figures of a curve, with the epoch at which it reached ``target``."""
+    return Convergence(target, epochs_to(curve, target), area(curve), roughness(curve))
 
 
 def epochs_to(curve: Sequence[float], target: float) -> int | None:

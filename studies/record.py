@@ -202,6 +202,11 @@ def history_key(piece: int) -> str:
     return HISTORY if piece == 0 else f"{HISTORY} {piece}"
 
 
+def curve_of(trial: FrozenTrial) -> list[float]:
+    """The trial's validation accuracy after each epoch."""
+    return [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
+
+
 def history_of(trial: FrozenTrial) -> History:
     """The trial's curves, as far as they were recorded."""
     pieces: list[Mapping[str, Any]] = []

@@ -310,7 +310,9 @@ def check_name(name: str) -> str:
         ValueError: if it is blank, too long, or not printable.
     """
     if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
-        raise ValueError(f"must have 1 to {LONGEST_NAME} printable characters, but got {len(name)}: {brief(name)}")
+        raise ValueError(
+            f"must have 1 to {LONGEST_NAME} printable characters, but got {len(name)}: {brief(name)}"
+        )
     return name
 
 

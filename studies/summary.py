@@ -18,8 +18,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from spaces.parameter import Parameter
+from studies.convergence import convergence
 from studies.levels import levels
-from studies.record import history_of, outcome_of, reason_of, setup_of, slot_of
+from studies.record import curve_of, history_of, outcome_of, reason_of, setup_of, slot_of
 from studies.study import SearchStudy
 
 
@@ -187,11 +188,17 @@ def _saved(trial: FrozenTrial, epochs: int) -> float:
 def as_json(study: SearchStudy) -> dict[str, Any]:
     """The summary and every attempt, for scripts."""
     summary = summarize(study)
-    attempts = [_attempt(trial) for trial in study.trials()]
+    target = convergence_target(summary)
+    attempts = [_attempt(trial, target) for trial in study.trials()]
     return {**asdict(summary), "standard_error": summary.standard_error, "trials": attempts}
 
 
-def _attempt(trial: FrozenTrial) -> dict[str, Any]:
+def convergence_target(summary: Summary) -> float:
+    """The accuracy whose first epoch is asked for in every trial: 90 % of the best one's."""
+    return 0.9 * summary.leaderboard[0].accuracy if summary.leaderboard else 0.0
+
+
+def _attempt(trial: FrozenTrial, target: float) -> dict[str, Any]:
     setup, outcome = setup_of(trial), outcome_of(trial)
     return {
         "number": trial.number,
@@ -202,6 +209,7 @@ def _attempt(trial: FrozenTrial) -> dict[str, Any]:
         "seed": setup.seed if setup else None,
         "configuration": setup.configuration if setup else None,
         "outcome": outcome.model_dump(mode="json") if outcome else None,
-        "val_accuracy": [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)],
+        "val_accuracy": curve_of(trial),
+        "convergence": asdict(convergence(curve_of(trial), target)),
         "history": history_of(trial).model_dump(mode="json"),
     }

@@ -27,7 +27,6 @@ from studies.study import SearchStudy
 
 PATIENCE = 120
 """Seconds to wait for anything at all on a busy machine."""
-ONCE, AT_ONCE = "interrupted; running trials were put back", "Traceback"
 TINY = """
 question: Which learning rate?
 base:
@@ -55,8 +54,8 @@ pytestmark = pytest.mark.slow
 
 
 class Command:
-    """A running ``cifar-search``, the first process of a session of its own; as in a shell, Ctrl-C reaches all
-    processes of it."""
+    """A running ``cifar-search``, the first process of a session of its own. As in a shell, Ctrl-C reaches
+    all processes of it."""
 
     def __init__(self, folder: Path, *words: str, terminal: bool = False) -> None:
         self._log = folder / f"{time.monotonic_ns()}.log"
@@ -156,24 +155,20 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
         command.process.wait()
 
 
-def run_words(
-    url: str, trials: int | None, workers: int, *more: str, space: str = "./tiny.yaml"
-) -> list[str]:
+def run_words(url: str, trials: int | None, workers: int, *more: str, space: str = "tiny") -> list[str]:
     words = [
         "run",
         "--space",
-        space,
+        f"./{space}.yaml",
         "--dataset",
         "digits",
         "--train-size",
         "200",
         "--study",
         "s",
-        "--storage",
-        url,
     ]
     total = [] if trials is None else ["--trials", str(trials)]
-    return [*words, *total, "--workers", str(workers), "--pruner", "none", *more]
+    return [*words, "--storage", url, *total, "--workers", str(workers), "--pruner", "none", *more]
 
 
 def trials_of(url: str) -> list[FrozenTrial]:
@@ -214,7 +209,7 @@ def pid_of(trial: FrozenTrial) -> int:
 def test_a_search_with_hopeless_configurations_goes_on_to_its_total_and_is_then_complete(
     start: Callable[..., Command], sqlite_url: str
 ) -> None:
-    words = run_words(sqlite_url, 6, 2, space="./trouble.yaml")
+    words = run_words(sqlite_url, 6, 2, space="trouble")
     command = start(*words)
     assert command.ended() == 0, command.output
     assert closed_exactly(sqlite_url, 6)
