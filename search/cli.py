@@ -6,13 +6,13 @@ Nothing heavy is imported until a command needs it, so that help and the list of
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from search.interrupts import EXIT_CODE, Interrupts
 from search.options import (
     DEFAULT_STORAGE,
     DataDir,
@@ -30,9 +30,6 @@ from search.options import (
 
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """Whatever is wrong with the words of a command; typer does not export it."""
-
-INTERRUPTED = 130
-"""The exit code of a command that was ended by Ctrl-C, as shells have it."""
 
 app = typer.Typer(
     help="Search for the settings of small image classifiers, and get an answer that can be trusted.",
@@ -97,6 +94,7 @@ def run(
     ] = 1,
 ) -> None:
     """Search a space, or continue until the study has closed its total of trials."""
+    interrupts = Interrupts()
     from search.coordinator import SearchRequest, run_search
     from search.data.request import DataRequest
     from search.screen import make_screen
@@ -125,7 +123,7 @@ def run(
     )
     screen = make_screen(storage, DEFAULT_STORAGE)
     try:
-        sys.exit(run_search(request, screen))
+        sys.exit(run_search(request, screen, interrupts))
     finally:
         screen.close()
 
@@ -204,11 +202,10 @@ def show(
 
 
 def main() -> None:
-    """Run a command; a user's mistake is one line and exit code 2. SIGTERM acts as Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Run a command; a user's mistake is one line and exit code 2."""
     try:
         code = app(standalone_mode=False)
-        if code == INTERRUPTED:  # typer's answer to Ctrl-C, without a word
+        if code == EXIT_CODE:  # typer's answer to Ctrl-C, without a word
             raise KeyboardInterrupt
         sys.exit(code)
     except USAGE_ERROR as error:
@@ -217,7 +214,7 @@ def main() -> None:
         _refuse(str(error))
     except KeyboardInterrupt:
         typer.echo("cifar-search: interrupted", err=True)
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_CODE)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
-from types import FrameType
 from typing import Protocol
 
 from search.data.request import DataRequest
+from search.interrupts import EXIT_CODE, Interrupts
 from search.workers import WorkerOrder, Workers, automatic_count, prepare_workers
 from spaces.space import Space
 from spaces.text import within
-from studies.methods import check_pruner, check_sampler, resolve_pruner
+from studies.methods import check_pruner, check_sampler, resolve_pruner, resolve_sampler
 from studies.progress import Progress, ProgressMeter
 from studies.record import StudyRecord, outcome_of
 from studies.storage import open_storage, probe
@@ -64,7 +62,7 @@ class Screen(Protocol):
     def finish(self, summary: Summary) -> None: ...
 
 
-def run_search(request: SearchRequest, screen: Screen) -> int:
+def run_search(request: SearchRequest, screen: Screen, interrupts: Interrupts) -> int:
     """Search until the study's total, its time or Ctrl-C; return the exit code.
 
     Raises:
@@ -79,16 +77,18 @@ def run_search(request: SearchRequest, screen: Screen) -> int:
             check_name(request.study)
     exists = probe(request.storage_url)
     prepare_workers()
-    order, study = _prepare(request, screen, exists)
+    order, study = _prepare(request, screen, interrupts, exists)
     closed, total = study.slots().closed(), study.total()
     if total is not None and closed >= total:
         screen.say(f"study {study.name!r} has closed {closed} of {total} trials: nothing left to do")
         screen.finish(summarize(study))
         return 0
-    return _Session(request, order, study, screen).run()
+    return _Session(request, order, study, screen, interrupts).run()
 
 
-def _prepare(request: SearchRequest, screen: Screen, exists: bool) -> tuple[WorkerOrder, SearchStudy]:
+def _prepare(
+    request: SearchRequest, screen: Screen, interrupts: Interrupts, exists: bool
+) -> tuple[WorkerOrder, SearchStudy]:
     """Load, check and announce everything, then create or continue the study."""
     from search.data.sources import load
     from search.data.split import make_split
@@ -101,6 +101,7 @@ def _prepare(request: SearchRequest, screen: Screen, exists: bool) -> tuple[Work
         split_record,
     )
 
+    interrupts.raise_from_now_on()
     device = resolve_device(request.device)
     data = load(request.data, screen.decoding)
     split = make_split(data.labels_N, data.n_train, request.val_size, request.train_size, request.seed)
@@ -127,6 +128,7 @@ def _prepare(request: SearchRequest, screen: Screen, exists: bool) -> tuple[Work
     if exists:
         with closing(open_storage(request.storage_url, create=False)) as looked_at:
             check_continuation(looked_at, name, record)
+    interrupts.check()
     storage = open_storage(request.storage_url, create=True)
     study = open_study(storage, name, record, total)
     method = _method(request, study, screen)
@@ -165,12 +167,13 @@ def _announce(study: SearchStudy, order: WorkerOrder, screen: Screen) -> None:
     from search.prepare import resolve_device
 
     record, total, closed = study.record, study.total(), study.slots().closed()
+    sampler = resolve_sampler(order.sampler, bool(study.space.levels), order.parallel)
     screen.say(f"question: {study.space.question}")
     screen.say(
         f"study {study.name!r}: {closed} of {total or 'unlimited'} trials closed; "
         f"{record.data.name}: {record.split.train_images} images to train, {record.split.val_images} to "
         f"validate; {record.epochs} epochs; {order.parallel} worker(s) on {order.device}; "
-        f"sampler {order.sampler}, pruner {order.pruner}, seed {record.seed}"
+        f"sampler {sampler}, pruner {order.pruner}, seed {record.seed}"
     )
     for change in record.changes:
         screen.say(f"note: {change}")
@@ -194,12 +197,17 @@ class _Session:
     """The workers of one command, watched until they are done or told to stop."""
 
     def __init__(
-        self, request: SearchRequest, order: WorkerOrder, study: SearchStudy, screen: Screen
+        self,
+        request: SearchRequest,
+        order: WorkerOrder,
+        study: SearchStudy,
+        screen: Screen,
+        interrupts: Interrupts,
     ) -> None:
         self._study = study
         self._screen = screen
         self._deadline = None if request.timeout is None else time.monotonic() + request.timeout
-        self._interrupts = 0
+        self._interrupts = interrupts
         self._stopping = False
         self._order = order
         self._deaths_in_a_row = 0
@@ -208,31 +216,30 @@ class _Session:
     def run(self) -> int:
         """Watch; return the exit code."""
         self._meter = ProgressMeter(self._study)
-        with self._signals():
+        with self._interrupts.held():
             self._workers = Workers(self._order, self._order.parallel)
             code = self._watch()
         summary = summarize(self._study)
         self._screen.finish(summary)
-        if code == 130:
-            self._screen.say(
-                "interrupted; running trials were put back. The same command continues the study"
-            )
+        if code == EXIT_CODE or (self._stopping and not self._study.is_complete()):
+            why = "interrupted" if code == EXIT_CODE else "time is up"
+            self._screen.say(f"{why}; running trials were put back. The same command continues the study")
         return code
 
     def _watch(self) -> int:
         while len(self._workers):
             self._workers.wait(POLL)
-            if self._interrupts > 1:
+            if self._interrupts.count > 1:
                 self._kill()
-                return 130
-            if not self._stopping and (self._interrupts or self._out_of_time()):
+                return EXIT_CODE
+            if not self._stopping and (self._interrupts.count or self._out_of_time()):
                 self._stopping = True
                 self._workers.stop()
             if not self._replace_ended():
                 self._kill()
                 return 1
             self._screen.update(self._meter.read(), self._stopping)
-        return 130 if self._interrupts and not self._study.is_complete() else 0
+        return EXIT_CODE if self._interrupts.count and not self._study.is_complete() else 0
 
     def _out_of_time(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
@@ -264,17 +271,3 @@ class _Session:
         if hopeless:
             self._screen.say("workers keep dying without finishing a trial; giving up")
         return not hopeless
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Count Ctrl-C and SIGTERM while the workers run."""
-
-        def interrupted(_number: int, _frame: FrameType | None) -> None:
-            self._interrupts += 1
-
-        former = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)

@@ -63,7 +63,9 @@ def _entry_cells(rank: int, entry: Entry) -> list[str]:
 
 
 def _levels(levels: tuple[Level, ...]) -> RenderableType:
-    table = Table(title="by level (described, not tested: a search samples levels unevenly)", title_justify="left")
+    table = Table(
+        title="by level (described, not tested: a search samples levels unevenly)", title_justify="left"
+    )
     for name in ("parameter", "level"):
         table.add_column(name)
     for name in ("trials", "pruned", "best", "mean of top quarter"):

@@ -156,19 +156,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
 
 
 def run_words(url: str, trials: int | None, workers: int, *more: str, space: str = "tiny") -> list[str]:
-    words = [
-        "run",
-        "--space",
-        f"./{space}.yaml",
-        "--dataset",
-        "digits",
-        "--train-size",
-        "200",
-        "--study",
-        "s",
-    ]
+    words = ["run", "--study", "s", "--storage", url, "--space", f"./{space}.yaml", "--pruner", "none"]
     total = [] if trials is None else ["--trials", str(trials)]
-    return [*words, "--storage", url, *total, "--workers", str(workers), "--pruner", "none", *more]
+    return [*words, "--dataset", "digits", "--train-size", "200", *total, "--workers", str(workers), *more]
 
 
 def trials_of(url: str) -> list[FrozenTrial]:
@@ -350,6 +340,7 @@ def test_without_its_command_workers_leave_and_sigterm_and_a_timeout_end_well(
     timed = start(*run_words(sqlite_url, None, 2, "--timeout", "3s"))
     assert timed.ended() == 0, timed.output
     assert "of unlimited trials closed" in timed.output
+    assert "time is up" in timed.output
     trials = trials_of(sqlite_url)
     assert all(trial.state.is_finished() for trial in trials)
     assert len(trials) > len(reasons)
