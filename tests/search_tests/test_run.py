@@ -31,7 +31,7 @@ TINY = """
 question: Which learning rate?
 base:
   model: {name: vgg, widths: [4], convolutions: 1, head: 0, normalization: none}
-  training: {epochs: 150, batch_size: 32}
+  training: {epochs: 150, batch_size: 64}
 parameters:
   optimizer.lr: {float: [1e-3, 0.3], log: true, role: nuisance}
   model.dropout: {float: [0.0, 0.5], step: 0.1, role: scientific}
@@ -126,7 +126,7 @@ def soon(happened: Callable[[], object]) -> bool:
     while not happened():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.05)
+        time.sleep(0.2)
     return True
 
 
@@ -272,7 +272,6 @@ def test_ctrl_c_twice_ends_at_once_and_a_killed_worker_is_replaced(
     words = run_words(sqlite_url, 4, 2)
     first = start(*words)
     assert soon(lambda: len(training(sqlite_url)) == 2), first.output
-    running = training(sqlite_url)
     first.interrupt()
     time.sleep(0.1)
     first.interrupt()
@@ -285,15 +284,16 @@ def test_ctrl_c_twice_ends_at_once_and_a_killed_worker_is_replaced(
 
     second = start(*words)
     assert soon(lambda: len(training(sqlite_url)) == 2), second.output
-    again = training(sqlite_url)
-    by_slot = {slot_of(trial): trial.params for trial in running}
-    assert {slot_of(trial): trial.params for trial in again} == by_slot
-    os.kill(pid_of(again[0]), signal.SIGKILL)
+    os.kill(pid_of(training(sqlite_url)[0]), signal.SIGKILL)
     assert second.ended() == 0, second.output
     assert "1 worker(s) died; their trials are put back" in second.output
     assert closed_exactly(sqlite_url, 4)
-    reasons = [outcome_of(trial).reason for trial in trials_of(sqlite_url)]
-    assert (reasons.count("finished"), reasons.count("lost")) == (4, 1)
+    attempts = trials_of(sqlite_url)
+    assert {"interrupted", "lost"} < {outcome_of(trial).reason for trial in attempts}
+    begun = {
+        (slot_of(trial), str(trial.params), str(setup_of(trial))) for trial in attempts if setup_of(trial)
+    }
+    assert len(begun) == 4 < len(attempts)
     assert second.leaves_nothing_behind()
 
 
