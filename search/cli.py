@@ -136,12 +136,17 @@ def spaces(
     yaml: Annotated[bool, typer.Option("--yaml", help="Print the file, ready to copy and edit.")] = False,
 ) -> None:
     """List the search spaces with their questions, or show one."""
-    from search.space_tables import list_spaces, show_space
-    from spaces.space import Space, built_in
+    from spaces.catalog import built_in
 
     if name is None:
+        from search.space_tables import list_spaces
+
         list_spaces(built_in())
-    elif yaml:
+        return
+    from search.space_tables import show_space
+    from spaces.space import Space
+
+    if yaml:
         typer.echo(Space.load(name).text, nl=False)
     else:
         show_space(Space.load(name))

@@ -104,7 +104,9 @@ def _prepare(
     interrupts.raise_from_now_on()
     device = resolve_device(request.device)
     data = load(request.data, screen.decoding)
-    split = make_split(data.labels_N, data.n_train, request.val_size, request.train_size, request.seed)
+    split = make_split(
+        data.labels_N, data.n_train, request.val_size, request.train_size, request.seed, data.classes
+    )
     precision = resolve_precision(request.precision, device)
     adapted = adapt(request.space, data, request.epochs, precision)
     check_fit(adapted.space.base, data, split)

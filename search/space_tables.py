@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spaces.space import Space
-from spaces.text import dump_yaml
+if TYPE_CHECKING:
+    from spaces.space import Space
 
 
 def _console() -> Console:
@@ -43,4 +45,6 @@ def show_space(space: Space) -> None:
         )
     console.print(table)
     console.print("base (all that is not varied is fixed at this):")
+    from spaces.text import dump_yaml
+
     console.print(Text(dump_yaml(space.base.tree())))

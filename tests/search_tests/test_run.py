@@ -50,8 +50,6 @@ parameters:
   training.batch_size: {choice: [32, 1024], role: scientific}
 """
 
-pytestmark = pytest.mark.slow
-
 
 class Command:
     """A running ``cifar-search``, the first process of a session of its own. As in a shell, Ctrl-C reaches
@@ -196,6 +194,7 @@ def pid_of(trial: FrozenTrial) -> int:
     return int(trial.user_attrs[WORKER].split(":")[2])
 
 
+@pytest.mark.slow
 def test_a_search_with_hopeless_configurations_goes_on_to_its_total_and_is_then_complete(
     start: Callable[..., Command], sqlite_url: str
 ) -> None:
@@ -231,6 +230,7 @@ def test_a_search_with_hopeless_configurations_goes_on_to_its_total_and_is_then_
     assert again.leaves_nothing_behind()
 
 
+@pytest.mark.slow
 def test_a_search_that_ctrl_c_interrupted_goes_on_as_if_it_had_not(
     start: Callable[..., Command], sqlite_url: str, tmp_path: Path
 ) -> None:
@@ -266,6 +266,7 @@ def test_a_search_that_ctrl_c_interrupted_goes_on_as_if_it_had_not(
     assert result(trials_of(sqlite_url)) == result(trials_of(undisturbed))
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_ends_at_once_and_a_killed_worker_is_replaced(
     start: Callable[..., Command], sqlite_url: str, tmp_path: Path
 ) -> None:
@@ -297,6 +298,7 @@ def test_ctrl_c_twice_ends_at_once_and_a_killed_worker_is_replaced(
     assert second.leaves_nothing_behind()
 
 
+@pytest.mark.slow
 def test_when_all_processes_are_killed_two_commands_at_once_finish_the_study(
     start: Callable[..., Command], sqlite_url: str
 ) -> None:
@@ -317,6 +319,7 @@ def test_when_all_processes_are_killed_two_commands_at_once_finish_the_study(
     assert all(command.leaves_nothing_behind() for command in two)
 
 
+@pytest.mark.slow
 def test_without_its_command_workers_leave_and_sigterm_and_a_timeout_end_well(
     start: Callable[..., Command], sqlite_url: str
 ) -> None:
@@ -359,6 +362,7 @@ def test_ctrl_c_before_anything_runs_is_one_line(
     assert not (tmp_path / "studies.db").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["postgres", "mysql"])
 def test_a_search_on_a_server_survives_being_killed_and_closes_exactly_its_total(
     start: Callable[..., Command], server: str, request: pytest.FixtureRequest
