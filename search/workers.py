@@ -23,7 +23,7 @@ from studies.processes import process_name
 
 POLL = 0.5
 """Seconds between two looks for a slot while other workers hold the last ones."""
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def work(order: WorkerOrder, stopping: Callable[[], bool]) -> None:
 
 def _main(order: WorkerOrder) -> None:
     """The life of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C goes to the parent, which tells us
+    for number in (signal.SIGINT, signal.SIGHUP):  # the parent gets them too, and tells us, or ends
+        signal.signal(number, signal.SIG_IGN)
     told: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
@@ -97,7 +98,7 @@ def _context() -> ForkServerContext:
 def prepare_workers() -> None:
     """Start the server that workers are forked from; it imports while the caller does something else.
 
-    Ctrl-C and SIGTERM, which may reach all processes of a command, are left to the command: the server blocks
+    Signals to stop, which may reach all processes of a command, are left to the command: the server blocks
     them, and so does a worker until it is ready to end well.
     """
     _context()

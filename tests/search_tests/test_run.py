@@ -291,9 +291,8 @@ def test_ctrl_c_twice_ends_at_once_and_a_killed_worker_is_replaced(
     assert closed_exactly(sqlite_url, 4)
     attempts = trials_of(sqlite_url)
     assert {"interrupted", "lost"} < {outcome_of(trial).reason for trial in attempts}
-    begun = {
-        (slot_of(trial), str(trial.params), str(setup_of(trial))) for trial in attempts if setup_of(trial)
-    }
+    setups = [(slot_of(trial), setup) for trial in attempts if (setup := setup_of(trial))]
+    begun = {(slot, setup.seed, setup.fingerprint) for slot, setup in setups}
     assert len(begun) == 4 < len(attempts)
     assert second.leaves_nothing_behind()
 
@@ -325,8 +324,8 @@ def test_without_its_command_workers_leave_and_sigterm_and_a_timeout_end_well(
 ) -> None:
     orphaned = start(*run_words(sqlite_url, 50, 2))
     assert soon(lambda: len(training(sqlite_url)) == 2), orphaned.output
-    orphaned.process.kill()
-    orphaned.ended()
+    orphaned.interrupt(signal.SIGHUP)  # the terminal is closed
+    assert orphaned.ended() == -signal.SIGHUP
     assert orphaned.leaves_nothing_behind()
     assert {trial.state for trial in trials_of(sqlite_url)} <= {TrialState.FAIL, TrialState.COMPLETE}
 
