@@ -154,7 +154,7 @@ def prepare_images(images: str) -> str:
     from search.data.sources import DataRequest
     from search.data.sources import load as load_images
 
-    return load_images(DataRequest(images)).name
+    return str(load_images(DataRequest(images)).name)
 
 
 def report(settings: dict[str, Any], rounds: list[dict[str, dict[str, float]]], output: Path | None) -> None:
@@ -197,7 +197,15 @@ def speeds_table(settings: dict[str, Any], figures: dict[str, dict[str, Spread]]
         )
         for arm in arms()
     ]
-    columns = ("arm", "what it is", "processes x threads", "images/s", "start-up", "memory", "others took")
+    columns = (
+        "arm",
+        "what it is",
+        "processes x threads",
+        "images/s",
+        "start-up",
+        "memory",
+        "others took (most)",
+    )
     return Table(f"Training epochs of {settings['train_images']} {settings['images']} images", columns, rows)
 
 

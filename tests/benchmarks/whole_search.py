@@ -217,7 +217,7 @@ def timed_worker(trials: int, dataset: str) -> dict[str, Any]:
         watch.wrap(objective.Run, "train_epoch", "train and validate")
         watch.wrap(optuna.Trial, "report", "report an epoch")
         watch.wrap(optuna.Trial, "should_prune", "decide on pruning")
-        watch.wrap(objective, "cost", "count parameters and multiply-adds")
+        watch.wrap(objective, "network_cost", "count parameters and multiply-adds")
         watch.wrap(SearchStudy, "close", "record the outcome")
         watch.wrap(SearchStudy, "is_complete", "ask whether the study is complete")
         workers.work(order, stopping=lambda: False)
