@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from search.data.request import DataRequest
@@ -75,7 +75,8 @@ def run_search(request: SearchRequest, screen: Screen, interrupts: Interrupts) -
     if request.study is not None:
         with within("--study"):
             check_name(request.study)
-    exists = probe(request.storage_url)
+    with within("--storage"):
+        exists = probe(request.storage_url)
     prepare_workers()
     order, study = _prepare(request, screen, interrupts, exists)
     closed, total = study.slots().closed(), study.total()
@@ -132,7 +133,9 @@ def _prepare(
             check_continuation(looked_at, name, record)
     interrupts.check()
     storage = open_storage(request.storage_url, create=True)
-    study = open_study(storage, name, record, total)
+    unsaid = request.trials is None and request.timeout is None
+    study = open_study(storage, name, record, total, keep_total=unsaid)
+    total = study.total()
     method = _method(request, study, screen)
     workers = request.workers or automatic_count(device.type)
     workers = workers if total is None else max(1, min(workers, total))
@@ -142,7 +145,8 @@ def _prepare(
 
 
 def _total(request: SearchRequest, space: Space) -> int | None:
-    points = len(space.grid()) if request.sampler == "grid" else None
+    with within("--sampler grid"):
+        points = len(space.grid()) if request.sampler == "grid" else None
     if request.trials is not None:
         return request.trials
     if points is not None:
@@ -240,8 +244,15 @@ class _Session:
             if not self._replace_ended():
                 self._kill()
                 return 1
-            self._screen.update(self._meter.read(), self._stopping)
+            self._screen.update(self._within_time(self._meter.read()), self._stopping)
         return EXIT_CODE if self._interrupts.count and not self._study.is_complete() else 0
+
+    def _within_time(self, progress: Progress) -> Progress:
+        """The progress with the time left limited by --timeout."""
+        if self._deadline is None:
+            return progress
+        left = max(self._deadline - time.monotonic(), 0.0)
+        return replace(progress, seconds_left=min(left, progress.seconds_left or left))
 
     def _out_of_time(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline

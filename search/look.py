@@ -21,6 +21,7 @@ from search.screen import make_screen
 from search.text import percent, settings, sparkline
 from spaces.domain import Value
 from spaces.space import Space
+from spaces.text import within
 
 if TYPE_CHECKING:
     from studies.study import SearchStudy
@@ -144,7 +145,9 @@ def list_studies(storage_url: str, as_json: bool) -> None:
     from studies.listing import list_studies as listed
     from studies.storage import open_storage
 
-    rows = listed(open_storage(storage_url, create=False))
+    with within("--storage"):
+        storage = open_storage(storage_url, create=False)
+    rows = listed(storage)
     if as_json:
         _print_json([asdict(row) for row in rows])
         return
@@ -171,7 +174,9 @@ def show_study(storage_url: str, name: str, as_json: bool) -> None:
     from studies.summary import as_json as study_as_json
     from studies.summary import convergence_target, summarize
 
-    study = SearchStudy(open_storage(storage_url, create=False), name)
+    with within("--storage"):
+        storage = open_storage(storage_url, create=False)
+    study = SearchStudy(storage, name)
     if as_json:
         _print_json(study_as_json(study))
         return

@@ -16,6 +16,7 @@ from search.training.features import network_cost
 from search.training.reports import EpochReport, last_phase
 from search.training.resident import ResidentData
 from studies.record import History, Outcome, Reason
+from studies.storage import StorageError
 from studies.study import Claim, SearchStudy
 
 
@@ -38,15 +39,16 @@ class TrialRun:
             self._advance()
         except (torch.OutOfMemoryError, MemoryError) as error:
             self._fail("out of memory", str(error))
-        except ValueError as error:
-            self._fail("invalid", str(error))
+        except StorageError:  # not the trial's fault: its slot is opened again by whoever claims next
+            raise
         except Exception:  # a fault in one trial, whatever it is, must not end the study
             self._fail("error", traceback.format_exc(limit=-8))
         return not self._closed
 
     def _advance(self) -> None:
-        if self._run is None:
-            self._run = Run(self._claim.configuration, self._data, self._data.device, self._claim.seed)
+        if self._run is None and not self._start():
+            return
+        assert self._run is not None
         report = self._run.train_epoch()
         self._claim.trial.report(report.val_accuracy, report.epoch)
         if report.diverged:
@@ -55,6 +57,16 @@ class TrialRun:
             self._complete(self._run)
         elif self._claim.trial.should_prune():
             self._close(TrialState.PRUNED, self._outcome("pruned"))
+
+    def _start(self) -> bool:
+        """Build the run; false, and the slot is closed, if the configuration does not fit the data."""
+        if self._data.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._data.device)
+        try:
+            self._run = Run(self._claim.configuration, self._data, self._data.device, self._claim.seed)
+        except ValueError as error:
+            self._fail("invalid", str(error))
+        return self._run is not None
 
     def _complete(self, run: Run) -> None:
         stopped = run.epoch < self._claim.configuration.training.epochs

@@ -150,7 +150,7 @@ def _running(progress: study_progress.Progress) -> RenderableType:
     for run in progress.running:
         epochs, last = len(run.accuracies), run.accuracies[-1] if run.accuracies else None
         table.add_row(
-            f"#{run.slot}",
+            f"#{run.number}",
             ProgressBar(progress.epochs, epochs, width=12),
             f"{epochs}/{progress.epochs}",
             sparkline(run.accuracies),

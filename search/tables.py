@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from search.text import duration, percent, setting, settings, sparkline
+from search.text import duration, percent, settings, sparkline
 from studies.summary import Entry, Level, Summary
 from studies.urls import masked
 
@@ -110,13 +110,8 @@ def closing_lines(summary: Summary) -> list[str]:
 
 
 def next_commands(summary: Summary, storage_url: str, default_url: str) -> list[str]:
-    """What to type next."""
-    where = "" if storage_url == default_url else f" --storage {shlex.quote(masked(storage_url))}"
-    name = shlex.quote(summary.name)
-    return [
-        f"cifar-search show {name}{where}",
-        f"optuna-dashboard {shlex.quote(masked(storage_url))}",
-    ]
-
-
-__all__ = ["closing_lines", "next_commands", "setting", "summary_view"]
+    """What to type next; a URL with a password is left to the environment."""
+    secret = masked(storage_url) != storage_url
+    url = '"$CIFAR_SEARCH_STORAGE"' if secret else shlex.quote(storage_url)
+    where = "" if storage_url == default_url else f" --storage {url}"
+    return [f"cifar-search show {shlex.quote(summary.name)}{where}", f"optuna-dashboard {url}"]

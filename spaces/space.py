@@ -3,7 +3,7 @@
 A space is a YAML file (see the ones in ``library``):
 
     question: Which learning rate does each optimizer want?
-    base:                      # a configuration; what is missing takes the defaults of spaces/config.py
+    base:                      # a configuration; what is missing takes the defaults of spaces/config/
       training: {epochs: 30}
     balance: optimizer.name    # optional: the parameter whose levels get equal numbers of trials
     pruning_warmup: 0.5        # optional: share of the epochs in which nothing is pruned; 1: never

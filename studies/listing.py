@@ -35,7 +35,10 @@ def list_studies(storage: RDBStorage) -> list[Listed]:
 def _listed(storage: RDBStorage, summary: optuna.study.StudySummary) -> Listed:
     if STUDY not in summary.user_attrs:
         return Listed(summary.study_name, summary.n_trials)
-    record = read_study(summary.user_attrs, summary.study_name)
+    try:
+        record = read_study(summary.user_attrs, summary.study_name)
+    except ValueError:  # of another version: it is listed like a stranger's
+        return Listed(summary.study_name, summary.n_trials)
     study = optuna.load_study(study_name=summary.study_name, storage=storage)
     closing = Slots(study.get_trials(deepcopy=False)).closing_trials()
     values = [t.value for t in closing if t.state == TrialState.COMPLETE and t.value is not None]

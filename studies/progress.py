@@ -16,7 +16,7 @@ from studies.study import SearchStudy
 class Running:
     """A trial that is being trained."""
 
-    slot: int
+    number: int
     parameters: dict[str, Any]
     accuracies: tuple[float, ...]
     """Validation accuracy after each epoch so far."""
@@ -109,7 +109,7 @@ def _epochs_trained(trials: list[FrozenTrial]) -> int:
 
 def _running(trial: FrozenTrial) -> Running:
     values = tuple(trial.intermediate_values[step] for step in sorted(trial.intermediate_values))
-    return Running(slot_of(trial) or 0, dict(trial.params), values)
+    return Running(trial.number, dict(trial.params), values)
 
 
 def _ended(trial: FrozenTrial) -> Ended:

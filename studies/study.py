@@ -263,8 +263,17 @@ def unknown_study(storage: RDBStorage, name: str) -> str:
     return str(unknown("study", name, optuna.get_all_study_names(storage=storage)))
 
 
-def open_study(storage: RDBStorage, name: str, wanted: StudyRecord, total: int | None) -> SearchStudy:
+def open_study(
+    storage: RDBStorage, name: str, wanted: StudyRecord, total: int | None, keep_total: bool = False
+) -> SearchStudy:
     """Create the study, or continue the one of this name if it is the same search.
+
+    Args:
+        storage: open to write.
+        name: the study's.
+        wanted: the search that it must be.
+        total: slots that it owes; None: without end.
+        keep_total: whether a study that exists keeps its own total.
 
     Raises:
         ValueError: naming what differs, if the study is another search.
@@ -281,7 +290,8 @@ def open_study(storage: RDBStorage, name: str, wanted: StudyRecord, total: int |
             created.set_user_attr(record.STUDY, wanted.model_dump(mode="json"))
         study = SearchStudy(storage, name)
         refuse_other_search(study, wanted)
-        study.set_total(total)
+        if not (keep_total and record.TOTAL in study.optuna.user_attrs):
+            study.set_total(total)
     return study
 
 

@@ -106,7 +106,7 @@ def _check_driver(url: URL, driver: str) -> None:
         importlib.import_module(driver)
     except ImportError:
         raise StorageError(
-            f'storage {masked(url)}: needs {driver}: pip install "cifar-search[{_EXTRAS[driver]}]"'
+            f'storage {masked(url)}: needs {driver}: pip install -e ".[{_EXTRAS[driver]}]"'
         ) from None
 
 

@@ -1,0 +1,142 @@
+"""The bridge between a study and training: what a real run stores, and how faults end one trial alone."""
+
+import math
+
+import pytest
+import torch
+from optuna.trial import TrialState
+
+from search import objective
+from search.data.request import DataRequest
+from search.data.sources import load
+from search.data.split import make_split
+from search.objective import TrialRun
+from search.prepare import adapt, data_record, split_record
+from search.training.models import Shape, cost
+from search.training.resident import make_resident
+from spaces.space import Space
+from studies.record import StudyRecord, curve_of, history_of, outcome_of
+from studies.slots import ATTEMPTS, Slots
+from studies.storage import StorageError, open_storage
+from studies.study import SearchStudy, open_study
+
+SPACE = """
+question: A test?
+base:
+  model: {name: vgg, widths: [4], convolutions: 1, head: 0}
+  training: {epochs: 2, batch_size: 32}
+parameters:
+  optimizer.lr: {float: [1e-3, 1e-1], log: true, role: nuisance}
+"""
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    data = load(DataRequest("digits", tmp_path_factory.mktemp("data")))
+    return data, make_split(data.labels_N, data.n_train, 0.1, 200, seed=0)
+
+
+@pytest.fixture
+def study(digits, sqlite_url):
+    data, split = digits
+    adapted = adapt(Space.read(SPACE, "tiny.yaml", "tiny"), data, None, "fp32").space
+    record = StudyRecord(
+        space_name="tiny",
+        space=adapted.to_yaml(),
+        space_fingerprint=adapted.fingerprint(),
+        data=data_record(data),
+        split=split_record(split),
+        epochs=2,
+        precision="fp32",
+        seed=0,
+        sampler="random",
+        pruner="none",
+    )
+    storage = open_storage(sqlite_url, create=True)
+    yield open_study(storage, "s", record, 2)
+    storage.close()
+
+
+def started(study: SearchStudy, digits) -> TrialRun:
+    data, split = digits
+    claim = study.claim("here", 1, "random")
+    assert claim is not None
+    return TrialRun(study, claim, make_resident(data, split, torch.device("cpu")))
+
+
+def test_a_run_stores_its_curves_cost_speed_memory_device_and_versions(study, digits):
+    run = started(study, digits)
+    assert run.advance()
+    assert not run.advance()
+    (trial,) = study.trials()
+    outcome, history = outcome_of(trial), history_of(trial)
+    assert trial.state == TrialState.COMPLETE
+    assert outcome.reason == "finished"
+    assert outcome.epoch == 2
+    assert trial.value == curve_of(trial)[-1]
+    assert outcome.best_accuracy == max(curve_of(trial))
+    expected = cost(study.space.base.model, Shape(1, 8, 8, 10))
+    assert (outcome.parameters, outcome.multiply_adds) == (expected.parameters, expected.multiply_adds)
+    assert outcome.images_per_second > 0
+    assert outcome.peak_memory > 10_000_000
+    assert outcome.device.startswith("CPU")
+    assert outcome.versions["torch"] == torch.__version__.split("+")[0] or torch.__version__
+    for column in (history.train_loss, history.train_accuracy, history.val_loss, history.lr, history.seconds):
+        assert len(column) == 2
+        assert all(math.isfinite(value) for value in column)
+    assert math.isclose(outcome.seconds, sum(history.seconds), rel_tol=1e-3)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError("no memory")])
+def test_out_of_memory_closes_the_slot_at_once_and_the_study_goes_on(study, digits, error, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(objective.Run, "train_epoch", lambda _run: (_ for _ in ()).throw(error))
+        assert not started(study, digits).advance()
+    (trial,) = study.trials()
+    assert outcome_of(trial).reason == "out of memory"
+    assert "memory" in outcome_of(trial).message
+    assert Slots(study.trials()).failed_for_good(0)
+    run = started(study, digits)
+    while run.advance():
+        pass
+    assert study.is_complete()
+
+
+def test_another_fault_is_tried_three_times_and_keeps_its_traceback(study, digits, monkeypatch):
+    monkeypatch.setattr(objective.Run, "train_epoch", lambda _run: [][1])
+    for attempt in range(ATTEMPTS):
+        assert not Slots(study.trials()).is_closed(0)
+        assert not started(study, digits).advance()
+        assert len(study.trials()) == attempt + 1
+    assert Slots(study.trials()).failed_for_good(0)
+    assert "IndexError" in outcome_of(study.trials()[0]).message
+    assert {trial.params["optimizer.lr"] for trial in study.trials()} == {
+        study.trials()[0].params["optimizer.lr"]
+    }
+
+
+def test_a_database_that_fails_is_not_the_trials_fault(study, digits, monkeypatch):
+    run = started(study, digits)
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "close", lambda *_: (_ for _ in ()).throw(StorageError("not free within 120 s")))
+        run.advance()
+        with pytest.raises(StorageError):
+            run.advance()
+    (trial,) = study.trials()
+    assert trial.state == TrialState.RUNNING
+    study.fail_lost(["here"])
+    assert not Slots(study.trials()).is_closed(0)
+
+
+def test_an_interrupted_trial_leaves_its_slot_open(study, digits):
+    run = started(study, digits)
+    run.advance()
+    run.interrupt()
+    assert outcome_of(study.trials()[0]).reason == "interrupted"
+    assert not Slots(study.trials()).is_closed(0)
+
+
+def test_a_study_that_exists_keeps_its_total_where_none_is_asked_for(study):
+    again = open_study(study.storage, "s", study.record, 50, keep_total=True)
+    assert again.total() == 2
+    assert open_study(study.storage, "s", study.record, 50).total() == 50
