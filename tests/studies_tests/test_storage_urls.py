@@ -107,7 +107,7 @@ def test_missing_driver_is_named_with_its_extra(
     written: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, check_url(written).get_driver_name(), None)
-    with pytest.raises(StorageError, match=rf'pip install "cifar-search\[{extra}\]"') as caught:
+    with pytest.raises(StorageError, match=rf'pip install -e "\.\[{extra}\]"') as caught:
         check_url(written)
     assert "s3cret" not in str(caught.value)
 

@@ -264,7 +264,7 @@ def test_progress_knows_what_runs_what_ended_and_what_had_ended_before(study: Se
     running.trial.report(0.25, 1)
     end(study, claim(study), "pruned", 0.9, epochs=5)
     progress = meter.read()
-    assert [(one.slot, one.accuracies) for one in progress.running] == [(1, (0.25,))]
+    assert [(one.number, one.accuracies) for one in progress.running] == [(running.trial.number, (0.25,))]
     assert [(one.slot, one.reason) for one in progress.ended] == [(0, "finished"), (2, "pruned")]
     assert progress.earlier == {0}
     assert progress.best is not None
