@@ -24,6 +24,9 @@ WORKER = "worker"
 SETUP = "setup"
 OUTCOME = "outcome"
 HISTORY = "history"
+CONFUSION = "confusion"
+LARGEST_CONFUSION = 100
+"""Classes up to which a confusion matrix fits the text column of every database."""
 
 Reason = Literal[
     "finished",
@@ -46,12 +49,24 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
 
-class SplitRecord(_Record):
-    """How the training images were divided."""
+class SplitSpec(_Record):
+    """What decides which images train and which validate."""
 
     seed: int
-    val_size: float | int | None
-    train_size: int | None
+    val_size: float | int | None = None
+    """Share or number of validation images; None: the data set's own validation part, or else a tenth."""
+    train_size: int | None = None
+    """How many of the other images train; None: all."""
+    fold: int | None = None
+    """The part of ``folds`` equal ones that validates, from 0; None: no cross-validation."""
+    folds: int | None = None
+    pooled: bool = False
+    """Whether a data set's own validation images are put together with the training images first."""
+
+
+class SplitRecord(SplitSpec):
+    """How the training images were divided."""
+
     hash: str
     train_images: int
     val_images: int
@@ -65,6 +80,10 @@ class DataRecord(_Record):
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     """Height, width, channels."""
+    source: str = ""
+    """What ``--dataset`` says to load it: a registered name, or a folder's full path."""
+    image_size: int | None = None
+    """What ``--image-size`` said."""
 
 
 class StudyRecord(_Record):
@@ -98,6 +117,8 @@ class Setup(_Record):
     configuration: dict[str, Any]
     sampler: str
     pruner: str
+    split: SplitSpec | None = None
+    """None: the study's own."""
 
 
 class Outcome(_Record):
@@ -195,6 +216,12 @@ def reason_of(trial: FrozenTrial) -> Reason:
     """Why an ended trial ended; of one that another program ended, nothing is known but that it is lost."""
     outcome = outcome_of(trial)
     return outcome.reason if outcome else "lost"
+
+
+def confusion_of(trial: FrozenTrial) -> list[list[int]] | None:
+    """Validation images by true class (rows) and predicted class; None where it was not recorded."""
+    stored: list[list[int]] | None = trial.user_attrs.get(CONFUSION)
+    return stored
 
 
 def history_key(piece: int) -> str:

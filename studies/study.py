@@ -1,159 +1,52 @@
-"""One study: created or continued, its slots claimed by workers, their attempts reported and closed.
-
-Optuna is driven by ask and tell. Every decision about slots is made under the study's lock, so that any
-number of workers on any number of machines owe exactly N closed slots together.
-"""
+"""A search: a study whose slots are drawn from a space, created or continued."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from spaces.config import Configuration
 from spaces.space import Space
 from spaces.text import brief
 from studies import record
-from studies.heartbeat import silent_trials
+from studies.base import SAMPLING, TRAINING, Claim, Study, derived_seed, just_created
 from studies.methods import build_pruner, build_sampler, resolve_sampler
-from studies.processes import is_dead
-from studies.record import History, Outcome, Reason, Setup, StudyRecord
+from studies.record import DataRecord, History, Outcome, Setup, StudyRecord
 from studies.slots import Slots
 from studies.storage import study_lock
 
-_TRAINING, _SAMPLING = 0, 1
 LONGEST_NAME = 200
 """Characters of a study's name."""
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # the screen tells of every trial already
 
 
-def derived_seed(study_seed: int, purpose: int, index: int) -> int:
-    """A seed in [0, 2**32) that differs for each purpose and index."""
-    return int(np.random.SeedSequence([study_seed, purpose, index]).generate_state(1)[0])
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A slot that a worker is to run."""
-
-    trial: optuna.Trial
-    slot: int
-    configuration: Configuration
-    seed: int
-
-    @property
-    def trial_id(self) -> int:
-        return self.trial._trial_id
-
-
-class SearchStudy:
-    """A study of this program: Optuna's study, its record and its space."""
+class SearchStudy(Study):
+    """A study that searches a space: Optuna's study, its record and its space."""
 
     def __init__(self, storage: RDBStorage, name: str, pruner: str | None = None) -> None:
-        """Open an existing study, to be pruned by its own pruner or by the one given.
+        """Open an existing search, to be pruned by its own pruner or by the one given.
 
         Raises:
             ValueError: if there is none of this name, or it was not made by this program.
         """
-        try:
-            self.optuna = optuna.load_study(study_name=name, storage=storage)
-        except KeyError:
-            raise ValueError(unknown_study(storage, name)) from None
-        self.storage = storage
-        self.name = name
+        super().__init__(storage, name)
         self.record = record.read_study(self.optuna.user_attrs, name)
         self.space = Space.read(self.record.space, f"space of study {name!r}", self.record.space_name)
         self.pruner = pruner or self.record.pruner
         self.optuna.pruner = build_pruner(self.pruner, self.record.epochs, self.space.pruning_warmup)
 
     @property
-    def study_id(self) -> int:
-        return self.optuna._study_id
+    def data(self) -> DataRecord:
+        return self.record.data
 
-    def total(self) -> int | None:
-        """Slots that the study owes; None: as many as fit its time."""
-        total: int | None = self.optuna.user_attrs.get(record.TOTAL)
-        return total
-
-    def set_total(self, total: int | None) -> None:
-        """Change how many slots the study owes."""
-        self.optuna.set_user_attr(record.TOTAL, total)
-
-    def notices(self) -> list[str]:
-        """What changed between the sessions of this study: devices, versions, methods."""
-        return list(self.optuna.user_attrs.get(record.NOTICES, []))
-
-    def add_notice(self, text: str) -> None:
-        """Record, once, something that a reader of the results should know."""
-        if text not in self.notices():
-            self.optuna.set_user_attr(record.NOTICES, [*self.notices(), text])
-
-    def trials(self) -> list[FrozenTrial]:
-        """All attempts."""
-        return self.optuna.get_trials(deepcopy=False)
-
-    def slots(self) -> Slots:
-        """All attempts, by slot."""
-        return Slots(self.trials())
-
-    def is_complete(self) -> bool:
-        """Whether the study has closed all the slots that it owes."""
-        total = self.total()
-        return total is not None and self.slots().closed() >= total
-
-    def claim(self, worker: str, parallel: int, sampler: str) -> Claim | None:
-        """Take an open slot for ``worker``; None if none is open now (others may still be running), or what
-        was drawn for it makes no configuration, which closes it.
-
-        Args:
-            worker: the name of its process (``studies.processes``).
-            parallel: how many trials run at once, which decides what the sampler "auto" means.
-            sampler: its name.
-        """
-        with study_lock(self.storage, self.name):
-            self._fail_lost()
-            slots, total = self.slots(), self.total()
-            if total is not None and slots.taken() >= total:
-                return None
-            slot = self._queued(slots, worker)
-            chosen = resolve_sampler(sampler, bool(self.space.levels), parallel)
-            return self._ask(slot, slots, chosen)
-
-    def _queued(self, slots: Slots, worker: str) -> int:
-        """The slot of the attempt that Optuna will give next: of one that a worker did not live to start, or
-        of a new one. From before it runs, the attempt says who runs it and has given a sign of life."""
-        if not self._waiting():
-            self._enqueue(slots.next_open(), slots)
-        queued = self._waiting()[0]
-        slot = record.slot_of(queued)
-        if slot is None:  # someone queued a configuration through Optuna itself
-            slot = slots.next_open()
-            self._give_slot(queued, slot)
-        self.storage.set_trial_user_attr(queued._trial_id, record.WORKER, worker)
-        self.storage.record_heartbeat(queued._trial_id)
-        return slot
-
-    def _waiting(self) -> list[FrozenTrial]:
-        return self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-
-    def _enqueue(self, slot: int, slots: Slots) -> None:
-        """Queue an attempt together with its slot, so that it is never without one. A retry has its slot's
-        parameters, unless it was ended before all were drawn; then the same seed draws the same ones."""
-        earlier = slots.attempts.get(slot, [])
-        decided = next((trial.params for trial in earlier if record.SETUP in trial.user_attrs), None)
-        values = self._prescribed(slot) if decided is None else decided
-        self.optuna.enqueue_trial(values, user_attrs={record.SLOT: slot, record.ATTEMPT: len(earlier) + 1})
-
-    def _give_slot(self, queued: FrozenTrial, slot: int) -> None:
-        for key, value in ((record.ATTEMPT, 1), (record.SLOT, slot)):
-            self.storage.set_trial_user_attr(queued._trial_id, key, value)
+    @property
+    def epochs(self) -> int:
+        return self.record.epochs
 
     def _prescribed(self, slot: int) -> dict[str, Any]:
         """What is known of a slot's parameters before the sampler is asked."""
@@ -176,9 +69,10 @@ class SearchStudy:
         balanced = self.space.balance and self.record.sampler != "grid"
         return {self.space.balance: self._level(slot)} if self.space.balance and balanced else {}
 
-    def _ask(self, slot: int, slots: Slots, sampler: str) -> Claim | None:
-        seed = derived_seed(self.record.seed, _SAMPLING, slot)
-        self.optuna.sampler = build_sampler(sampler, seed, self._fixed(slot))
+    def _ask(self, slot: int, slots: Slots, parallel: int, sampler: str) -> Claim | None:
+        chosen = resolve_sampler(sampler, bool(self.space.levels), parallel)
+        seed = derived_seed(self.record.seed, SAMPLING, slot)
+        self.optuna.sampler = build_sampler(chosen, seed, self._fixed(slot))
         trial = self.optuna.ask()
         values = self.space.suggest(trial)
         try:
@@ -189,57 +83,15 @@ class SearchStudy:
             return None
         repeat = _repeat(slots, slot, configuration.fingerprint())
         setup = Setup(
-            seed=derived_seed(self.record.seed, _TRAINING, repeat),
+            seed=derived_seed(self.record.seed, TRAINING, repeat),
             repeat=repeat,
             fingerprint=configuration.fingerprint(),
             configuration=configuration.tree(),
-            sampler=sampler,
+            sampler=chosen,
             pruner=self.pruner,
         )
         trial.set_user_attr(record.SETUP, setup.model_dump(mode="json"))
-        return Claim(trial, slot, configuration, setup.seed)
-
-    def close(
-        self,
-        trial_id: int,
-        state: TrialState,
-        outcome: Outcome,
-        history: History | None = None,
-        value: float | None = None,
-    ) -> bool:
-        """End an attempt; false if it was given to another worker in the meantime, and nothing is written."""
-        with study_lock(self.storage, self.name):
-            return self._close(trial_id, state, outcome, history or History(), value)
-
-    def _close(
-        self, trial_id: int, state: TrialState, outcome: Outcome, history: History, value: float | None
-    ) -> bool:
-        trial = self.storage.get_trial(trial_id)
-        if trial.state != TrialState.RUNNING:
-            return False
-        for index, piece in enumerate(history.pieces()):
-            self.storage.set_trial_user_attr(trial_id, record.history_key(index), piece)
-        self.storage.set_trial_user_attr(trial_id, record.OUTCOME, outcome.model_dump(mode="json"))
-        self.optuna.tell(trial.number, value, state=state)
-        return True
-
-    def _fail_lost(self, dead_workers: Collection[str] = (), reason: Reason = "lost") -> None:
-        lost = set(silent_trials(self.storage, self.study_id))
-        for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            worker = trial.user_attrs.get(record.WORKER, "")
-            if worker in dead_workers:
-                outcome = Outcome(reason=reason, message="its worker was ended")
-            elif trial._trial_id in lost or is_dead(worker):
-                outcome = Outcome(reason="lost", message="its worker died or fell silent")
-            else:
-                continue
-            self._close(trial._trial_id, TrialState.FAIL, outcome, History(), None)
-
-    def fail_lost(self, dead_workers: Collection[str], reason: Reason = "lost") -> None:
-        """End the attempts of the workers given and of all that are known to be dead, so that their slots are
-        open again; ``reason`` is that of the workers given."""
-        with study_lock(self.storage, self.name):
-            self._fail_lost(dead_workers, reason)
+        return Claim(trial, slot, configuration, setup.seed, self.record.split)
 
 
 def _repeat(slots: Slots, slot: int, fingerprint: str) -> int:
@@ -254,13 +106,6 @@ def _repeat(slots: Slots, slot: int, fingerprint: str) -> int:
                 return int(setup["repeat"])
             repeats.append(int(setup["repeat"]))
     return max(repeats) + 1
-
-
-def unknown_study(storage: RDBStorage, name: str) -> str:
-    """One line for a study that is not there, with those that are."""
-    from spaces.text import unknown
-
-    return str(unknown("study", name, optuna.get_all_study_names(storage=storage)))
 
 
 def open_study(
@@ -283,7 +128,7 @@ def open_study(
             created = optuna.create_study(study_name=name, storage=storage, direction="maximize")
         except DuplicatedStudyError:
             created = optuna.load_study(study_name=name, storage=storage)
-        if _just_created(created):
+        if just_created(created):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 created.set_metric_names(["validation accuracy"])
@@ -303,14 +148,8 @@ def check_continuation(storage: RDBStorage, name: str, wanted: StudyRecord) -> N
     """
     if name not in optuna.get_all_study_names(storage=storage):
         return
-    if not _just_created(optuna.load_study(study_name=name, storage=storage)):
+    if not just_created(optuna.load_study(study_name=name, storage=storage)):
         refuse_other_search(SearchStudy(storage, name), wanted)
-
-
-def _just_created(study: optuna.Study) -> bool:
-    """Whether the study is still empty: new, or left by a process that died right after creating it."""
-    ours = study.directions == [optuna.study.StudyDirection.MAXIMIZE]
-    return ours and not study.user_attrs and not study.get_trials(deepcopy=False)
 
 
 def check_name(name: str) -> str:

@@ -1,0 +1,228 @@
+"""What studies of every kind share: slots that workers claim, attempts that are reported and closed.
+
+Optuna is driven by ask and tell. Every decision about slots is made under the study's lock, so that any
+number of workers on any number of machines owe exactly N closed slots together.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from spaces.config import Configuration
+from spaces.text import unknown
+from studies import record
+from studies.heartbeat import silent_trials
+from studies.processes import is_dead
+from studies.record import DataRecord, History, Outcome, Reason, SplitSpec
+from studies.slots import Slots
+from studies.storage import study_lock
+
+TRAINING, SAMPLING, REPEATING, SPLITTING = range(4)
+"""What seeds are derived for: of trainings and of sampling in a search, of trainings and splits in a plan."""
+
+
+def derived_seed(study_seed: int, purpose: int, index: int) -> int:
+    """A seed in [0, 2**32) that differs for each purpose and index."""
+    return int(np.random.SeedSequence([study_seed, purpose, index]).generate_state(1)[0])
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A slot that a worker is to run."""
+
+    trial: optuna.Trial
+    slot: int
+    configuration: Configuration
+    seed: int
+    split: SplitSpec
+    keep: str | None = None
+    """Name under which the trained weights are kept where an order asks for that; None: not this one's."""
+
+    @property
+    def trial_id(self) -> int:
+        return self.trial._trial_id
+
+
+class Study(ABC):
+    """A study of this program: Optuna's study, and what it owes."""
+
+    def __init__(self, storage: RDBStorage, name: str) -> None:
+        """Open an existing study.
+
+        Raises:
+            ValueError: if there is none of this name.
+        """
+        try:
+            self.optuna = optuna.load_study(study_name=name, storage=storage)
+        except KeyError:
+            raise ValueError(unknown_study(storage, name)) from None
+        self.storage = storage
+        self.name = name
+
+    @property
+    @abstractmethod
+    def data(self) -> DataRecord:
+        """What its trials train on."""
+
+    @property
+    @abstractmethod
+    def epochs(self) -> int:
+        """Epochs of a full trial."""
+
+    @property
+    def study_id(self) -> int:
+        return self.optuna._study_id
+
+    def total(self) -> int | None:
+        """Slots that the study owes; None: as many as fit its time."""
+        total: int | None = self.optuna.user_attrs.get(record.TOTAL)
+        return total
+
+    def set_total(self, total: int | None) -> None:
+        """Change how many slots the study owes."""
+        self.optuna.set_user_attr(record.TOTAL, total)
+
+    def notices(self) -> list[str]:
+        """What changed between the sessions of this study: devices, versions, methods."""
+        return list(self.optuna.user_attrs.get(record.NOTICES, []))
+
+    def add_notice(self, text: str) -> None:
+        """Record, once, something that a reader of the results should know."""
+        if text not in self.notices():
+            self.optuna.set_user_attr(record.NOTICES, [*self.notices(), text])
+
+    def trials(self) -> list[FrozenTrial]:
+        """All attempts."""
+        return self.optuna.get_trials(deepcopy=False)
+
+    def slots(self) -> Slots:
+        """All attempts, by slot."""
+        return Slots(self.trials())
+
+    def is_complete(self) -> bool:
+        """Whether the study has closed all the slots that it owes."""
+        total = self.total()
+        return total is not None and self.slots().closed() >= total
+
+    def claim(self, worker: str, parallel: int, sampler: str) -> Claim | None:
+        """Take an open slot for ``worker``; None if none is open now (others may still be running), or what
+        was drawn for it makes no configuration, which closes it.
+
+        Args:
+            worker: the name of its process (``studies.processes``).
+            parallel: how many trials run at once, which decides what the sampler "auto" means.
+            sampler: its name; of no meaning where all trainings are planned.
+        """
+        with study_lock(self.storage, self.name):
+            self._fail_lost()
+            slots, total = self.slots(), self.total()
+            if total is not None and slots.taken() >= total:
+                return None
+            return self._ask(self._queued(slots, worker), slots, parallel, sampler)
+
+    def _queued(self, slots: Slots, worker: str) -> int:
+        """The slot of the attempt that Optuna will give next: of one that a worker did not live to start, or
+        of a new one. From before it runs, the attempt says who runs it and has given a sign of life."""
+        if not self._waiting():
+            self._enqueue(slots.next_open(), slots)
+        queued = self._waiting()[0]
+        slot = record.slot_of(queued)
+        if slot is None:  # someone queued a configuration through Optuna itself
+            slot = slots.next_open()
+            self._give_slot(queued, slot)
+        self.storage.set_trial_user_attr(queued._trial_id, record.WORKER, worker)
+        self.storage.record_heartbeat(queued._trial_id)
+        return slot
+
+    def _waiting(self) -> list[FrozenTrial]:
+        return self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+
+    def _enqueue(self, slot: int, slots: Slots) -> None:
+        """Queue an attempt together with its slot, so that it is never without one. A retry has its slot's
+        parameters, unless it was ended before all were drawn; then the same seed draws the same ones."""
+        earlier = slots.attempts.get(slot, [])
+        decided = next((trial.params for trial in earlier if record.SETUP in trial.user_attrs), None)
+        values = self._prescribed(slot) if decided is None else decided
+        self.optuna.enqueue_trial(values, user_attrs={record.SLOT: slot, record.ATTEMPT: len(earlier) + 1})
+
+    def _give_slot(self, queued: FrozenTrial, slot: int) -> None:
+        for key, value in ((record.ATTEMPT, 1), (record.SLOT, slot)):
+            self.storage.set_trial_user_attr(queued._trial_id, key, value)
+
+    @abstractmethod
+    def _prescribed(self, slot: int) -> dict[str, Any]:
+        """What is known of a slot's parameters before the sampler is asked."""
+
+    @abstractmethod
+    def _ask(self, slot: int, slots: Slots, parallel: int, sampler: str) -> Claim | None:
+        """Start the queued attempt of the slot."""
+
+    def close(
+        self,
+        trial_id: int,
+        state: TrialState,
+        outcome: Outcome,
+        history: History | None = None,
+        value: float | None = None,
+        confusion: list[list[int]] | None = None,
+    ) -> bool:
+        """End an attempt; false if it was given to another worker in the meantime, and nothing is written."""
+        with study_lock(self.storage, self.name):
+            return self._close(trial_id, state, outcome, history or History(), value, confusion)
+
+    def _close(
+        self,
+        trial_id: int,
+        state: TrialState,
+        outcome: Outcome,
+        history: History,
+        value: float | None,
+        confusion: list[list[int]] | None = None,
+    ) -> bool:
+        trial = self.storage.get_trial(trial_id)
+        if trial.state != TrialState.RUNNING:
+            return False
+        for index, piece in enumerate(history.pieces()):
+            self.storage.set_trial_user_attr(trial_id, record.history_key(index), piece)
+        if confusion and len(confusion) <= record.LARGEST_CONFUSION:
+            self.storage.set_trial_user_attr(trial_id, record.CONFUSION, confusion)
+        self.storage.set_trial_user_attr(trial_id, record.OUTCOME, outcome.model_dump(mode="json"))
+        self.optuna.tell(trial.number, value, state=state)
+        return True
+
+    def _fail_lost(self, dead_workers: Collection[str] = (), reason: Reason = "lost") -> None:
+        lost = set(silent_trials(self.storage, self.study_id))
+        for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            worker = trial.user_attrs.get(record.WORKER, "")
+            if worker in dead_workers:
+                outcome = Outcome(reason=reason, message="its worker was ended")
+            elif trial._trial_id in lost or is_dead(worker):
+                outcome = Outcome(reason="lost", message="its worker died or fell silent")
+            else:
+                continue
+            self._close(trial._trial_id, TrialState.FAIL, outcome, History(), None)
+
+    def fail_lost(self, dead_workers: Collection[str], reason: Reason = "lost") -> None:
+        """End the attempts of the workers given and of all that are known to be dead, so that their slots are
+        open again; ``reason`` is that of the workers given."""
+        with study_lock(self.storage, self.name):
+            self._fail_lost(dead_workers, reason)
+
+
+def unknown_study(storage: RDBStorage, name: str) -> str:
+    """One line for a study that is not there, with those that are."""
+    return str(unknown("study", name, optuna.get_all_study_names(storage=storage)))
+
+
+def just_created(study: optuna.Study) -> bool:
+    """Whether the study is still empty: new, or left by a process that died right after creating it."""
+    ours = study.directions == [optuna.study.StudyDirection.MAXIMIZE]
+    return ours and not study.user_attrs and not study.get_trials(deepcopy=False)
