@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
 
 from search.data.request import DataRequest
-from search.interrupts import EXIT_CODE, Interrupts
-from search.workers import WorkerOrder, Workers, automatic_count, prepare_workers
+from search.interrupts import Interrupts
+from search.options import DEFAULT_STORAGE
+from search.session import Screen, Session
+from search.tables import next_commands, summary_view
+from search.workers import WorkerOrder, automatic_count, prepare_workers
 from spaces.space import Space
 from spaces.text import within
 from studies.methods import check_pruner, check_sampler, resolve_pruner, resolve_sampler
-from studies.progress import Progress, ProgressMeter
 from studies.record import StudyRecord, outcome_of
 from studies.storage import open_storage, probe
 from studies.study import SearchStudy, check_continuation, check_name, open_study
-from studies.summary import Summary, summarize
-
-POLL = 0.5
-"""Seconds between two looks at the study."""
-HOPELESS = 3
-"""Workers that may die in a row without a slot being closed, for each worker there is."""
+from studies.summary import summarize
 
 
 @dataclass(frozen=True)
@@ -50,18 +45,6 @@ class SearchRequest:
     repeat: int = 1
 
 
-class Screen(Protocol):
-    """Where a search shows itself."""
-
-    def say(self, line: str) -> None: ...
-
-    def decoding(self, done: int, total: int) -> None: ...
-
-    def update(self, progress: Progress, stopping: bool) -> None: ...
-
-    def finish(self, summary: Summary) -> None: ...
-
-
 def run_search(request: SearchRequest, screen: Screen, interrupts: Interrupts) -> int:
     """Search until the study's total, its time or Ctrl-C; return the exit code.
 
@@ -82,9 +65,18 @@ def run_search(request: SearchRequest, screen: Screen, interrupts: Interrupts) -
     closed, total = study.slots().closed(), study.total()
     if total is not None and closed >= total:
         screen.say(f"study {study.name!r} has closed {closed} of {total} trials: nothing left to do")
-        screen.finish(summarize(study))
+        _finish(study, request, screen)
         return 0
-    return _Session(request, order, study, screen, interrupts).run()
+    session = Session(study, order, screen, interrupts, request.timeout)
+    code = session.run()
+    _finish(study, request, screen)
+    session.say_if_incomplete(code)
+    return code
+
+
+def _finish(study: SearchStudy, request: SearchRequest, screen: Screen) -> None:
+    summary = summarize(study)
+    screen.finish(summary_view(summary), next_commands(summary, request.storage_url, DEFAULT_STORAGE))
 
 
 def _prepare(
@@ -116,7 +108,7 @@ def _prepare(
         space_name=request.space.name,
         space=adapted.space.to_yaml(),
         space_fingerprint=request.space.fingerprint(),
-        data=data_record(data),
+        data=data_record(data, request.data),
         split=split_record(split),
         epochs=adapted.space.base.training.epochs,
         precision=precision,
@@ -197,90 +189,3 @@ def _announce(study: SearchStudy, order: WorkerOrder, screen: Screen) -> None:
 
 def _hardware(device: str, versions: dict[str, str]) -> str:
     return f"{device} with {', '.join(f'{name} {version}' for name, version in versions.items())}"
-
-
-class _Session:
-    """The workers of one command, watched until they are done or told to stop."""
-
-    def __init__(
-        self,
-        request: SearchRequest,
-        order: WorkerOrder,
-        study: SearchStudy,
-        screen: Screen,
-        interrupts: Interrupts,
-    ) -> None:
-        self._study = study
-        self._screen = screen
-        self._deadline = None if request.timeout is None else time.monotonic() + request.timeout
-        self._interrupts = interrupts
-        self._stopping = False
-        self._order = order
-        self._deaths_in_a_row = 0
-        self._closed = study.slots().closed()
-
-    def run(self) -> int:
-        """Watch; return the exit code."""
-        self._meter = ProgressMeter(self._study)
-        with self._interrupts.held():
-            self._workers = Workers(self._order, self._order.parallel)
-            code = self._watch()
-        summary = summarize(self._study)
-        self._screen.finish(summary)
-        if code == EXIT_CODE or (self._stopping and not self._study.is_complete()):
-            why = "interrupted" if code == EXIT_CODE else "time is up"
-            self._screen.say(f"{why}; running trials were put back. The same command continues the study")
-        return code
-
-    def _watch(self) -> int:
-        while len(self._workers):
-            self._workers.wait(POLL)
-            if self._interrupts.count > 1:
-                self._kill()
-                return EXIT_CODE
-            if not self._stopping and (self._interrupts.count or self._out_of_time()):
-                self._stopping = True
-                self._workers.stop()
-            if not self._replace_ended():
-                self._kill()
-                return 1
-            self._screen.update(self._within_time(self._meter.read()), self._stopping)
-        return EXIT_CODE if self._interrupts.count and not self._study.is_complete() else 0
-
-    def _within_time(self, progress: Progress) -> Progress:
-        """The progress with the time left limited by --timeout."""
-        if self._deadline is None:
-            return progress
-        left = max(self._deadline - time.monotonic(), 0.0)
-        return replace(progress, seconds_left=min(left, progress.seconds_left or left))
-
-    def _out_of_time(self) -> bool:
-        return self._deadline is not None and time.monotonic() >= self._deadline
-
-    def _kill(self) -> None:
-        names = self._workers.names()
-        self._workers.kill()
-        self._study.fail_lost(names, "interrupted")
-
-    def _replace_ended(self) -> bool:
-        """Put the trials of dead workers back, and start others while there is work; false if they do nothing
-        but die."""
-        dead = self._workers.collect_dead()
-        if dead and not self._bury(dead):
-            return False
-        missing = self._order.parallel - len(self._workers)
-        if missing and not self._stopping and not self._study.is_complete():
-            for _ in range(missing):
-                self._workers.start_one()
-        return True
-
-    def _bury(self, dead: list[str]) -> bool:
-        self._study.fail_lost(dead)
-        closed = self._study.slots().closed()
-        self._deaths_in_a_row = len(dead) + (self._deaths_in_a_row if closed == self._closed else 0)
-        self._closed = closed
-        self._screen.say(f"{len(dead)} worker(s) died; their trials are put back")
-        hopeless = self._deaths_in_a_row >= HOPELESS * self._order.parallel
-        if hopeless:
-            self._screen.say("workers keep dying without finishing a trial; giving up")
-        return not hopeless

@@ -54,7 +54,7 @@ def describe_data(
         as_json: print JSON.
     """
     space = Space.load(augment) if augment else None
-    screen = make_screen("", "")
+    screen = make_screen()
     data = load(request, screen.decoding)
     split = make_split(data.labels_N, data.n_train, *split_settings, classes=data.classes)
     description = describe(data, split)

@@ -7,6 +7,7 @@ import platform
 import traceback
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from optuna.trial import TrialState
@@ -15,9 +16,10 @@ from search.training.engine import Run, peak_memory
 from search.training.features import network_cost
 from search.training.reports import EpochReport, last_phase
 from search.training.resident import ResidentData
+from search.weights import save_weights
+from studies.base import Claim, Study
 from studies.record import History, Outcome, Reason
 from studies.storage import StorageError
-from studies.study import Claim, SearchStudy
 
 
 class TrialRun:
@@ -26,8 +28,10 @@ class TrialRun:
     Several can be advanced in turn by one thread. Whatever goes wrong in a trial ends that trial alone.
     """
 
-    def __init__(self, study: SearchStudy, claim: Claim, data: ResidentData) -> None:
+    def __init__(self, study: Study, claim: Claim, data: ResidentData, keep: Path | None = None) -> None:
+        """Take what is needed; ``keep`` is the folder for the weights of a trial that is to be kept."""
         self._study = study
+        self._keep = keep
         self._claim = claim
         self._data = data
         self._run: Run | None = None
@@ -74,7 +78,10 @@ class TrialRun:
         outcome = self._outcome("stopped early" if stopped else "finished").model_copy(
             update={"epoch": result.epoch, "tta_accuracy": result.tta_accuracy}
         )
-        self._close(TrialState.COMPLETE, outcome, result.value)
+        if self._keep and self._claim.keep:
+            self._keep.mkdir(parents=True, exist_ok=True)
+            save_weights(run.network, self._keep / f"{self._claim.keep}.safetensors")
+        self._close(TrialState.COMPLETE, outcome, result.value, run.confusion())
 
     def interrupt(self) -> None:
         """End the attempt so that its slot is open again."""
@@ -85,10 +92,16 @@ class TrialRun:
         if self._data.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _close(self, state: TrialState, outcome: Outcome, value: float | None = None) -> None:
+    def _close(
+        self,
+        state: TrialState,
+        outcome: Outcome,
+        value: float | None = None,
+        confusion: list[list[int]] | None = None,
+    ) -> None:
         history = history_of(self._run.history if self._run else [])
         self._closed = True
-        self._study.close(self._claim.trial_id, state, outcome, history, value)
+        self._study.close(self._claim.trial_id, state, outcome, history, value, confusion)
         self._run = None
 
     def _outcome(self, reason: Reason, message: str = "") -> Outcome:

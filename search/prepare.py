@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import torch
 
 from search.data.request import DataRequest
-from search.data.sources import ImageData, load
-from search.data.split import Split, make_split
+from search.data.sources import SOURCES, ImageData, load
+from search.data.split import Split, make_fold, make_split
 from search.training.engine import Run
 from search.training.models import cost
-from search.training.resident import ResidentData, make_resident
+from search.training.resident import ResidentData, make_resident, with_split
 from spaces.config import Configuration
 from spaces.space import Space
 from spaces.text import unknown
-from studies.record import DataRecord, SplitRecord, StudyRecord
+from studies.record import DataRecord, SplitRecord, SplitSpec
 
 
 def resolve_device(name: str) -> torch.device:
@@ -88,10 +88,18 @@ def check_fit(configuration: Configuration, data: ImageData, split: Split) -> No
     Run(configuration, tiny, torch.device("cpu"), seed=0)
 
 
-def data_record(data: ImageData) -> DataRecord:
+def data_record(data: ImageData, request: DataRequest) -> DataRecord:
     """The data set as a study keeps it."""
     _, height, width, channels = data.images_NHWC.shape
-    return DataRecord(name=data.name, hash=data.hash, classes=data.classes, shape=(height, width, channels))
+    named = request.dataset in SOURCES
+    return DataRecord(
+        name=data.name,
+        hash=data.hash,
+        classes=data.classes,
+        shape=(height, width, channels),
+        source=request.dataset if named else str(request.folder),
+        image_size=request.image_size,
+    )
 
 
 def split_record(split: Split) -> SplitRecord:
@@ -106,18 +114,62 @@ def split_record(split: Split) -> SplitRecord:
     )
 
 
-def resident_data(request: DataRequest, record: StudyRecord, device: torch.device) -> ResidentData:
-    """The study's data and split on ``device``.
+def split_of(spec: SplitSpec, data: ImageData) -> Split:
+    """The split that a record describes.
+
+    Where a data set's own validation images are pooled with the training images, as many validate unless
+    another size was asked for.
 
     Raises:
-        ValueError: if the data found here are not those of the study.
+        ValueError: if the sizes do not fit the data, or the images are not those that were recorded.
+    """
+    if spec.folds is not None and spec.fold is not None:
+        return make_fold(data.labels_N, spec.fold, spec.folds, spec.train_size, spec.seed, data.classes)
+    n_train, val_size = data.n_train, spec.val_size
+    if spec.pooled and n_train < len(data.labels_N):
+        val_size = len(data.labels_N) - n_train if val_size is None else val_size
+        n_train = len(data.labels_N)
+    split = make_split(data.labels_N, n_train, val_size, spec.train_size, spec.seed, data.classes)
+    if isinstance(spec, SplitRecord) and spec.hash != split.hash:
+        raise ValueError(
+            f"the split recorded is {spec.hash}, but these data and this version make it {split.hash}"
+        )
+    return split
+
+
+def load_recorded(request: DataRequest, record: DataRecord) -> ImageData:
+    """The recorded data set.
+
+    Raises:
+        ValueError: if the data found here are not those recorded.
     """
     data = load(request)
-    if data.hash != record.data.hash:
+    if data.hash != record.hash:
         raise ValueError(
-            f"--dataset: the study's data have the hash {record.data.hash[:12]}, but {request.dataset} here "
+            f"--dataset: the study's data have the hash {record.hash[:12]}, but {request.dataset} here "
             f"has {data.hash[:12]}"
         )
-    kept = record.split
-    split = make_split(data.labels_N, data.n_train, kept.val_size, kept.train_size, kept.seed)
-    return make_resident(data, split, device)
+    return data
+
+
+class StudyData:
+    """A study's images on a device, divided anew for each trial that asks for another split."""
+
+    def __init__(self, request: DataRequest, record: DataRecord, device: torch.device) -> None:
+        """Load them.
+
+        Raises:
+            ValueError: if the data found here are not those of the study.
+        """
+        self._data = load_recorded(request, record)
+        self._device = device
+        self._divided: tuple[SplitSpec, ResidentData] | None = None
+
+    def divided(self, spec: SplitSpec) -> ResidentData:
+        """The images with this split; the one asked for last is kept."""
+        if self._divided is None:
+            self._divided = spec, make_resident(self._data, split_of(spec, self._data), self._device)
+        elif self._divided[0] != spec:
+            split = split_of(spec, self._data)
+            self._divided = spec, with_split(self._divided[1], self._data, split)
+        return self._divided[1]

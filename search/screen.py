@@ -12,21 +12,18 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.tables import next_commands, summary_view
 from search.text import duration, percent, settings, sparkline
 from studies import progress as study_progress
-from studies.summary import Summary
 
 WORTH_A_LINE = 5000
 """Images whose decoding takes a second or more."""
 
 
 class _Base:
-    """What both screens have in common: lines, and the summary at the end."""
+    """What both screens have in common: lines, and what was found at the end."""
 
-    def __init__(self, console: Console, storage_url: str, default_url: str) -> None:
+    def __init__(self, console: Console) -> None:
         self.console = console
-        self._urls = storage_url, default_url
 
     def say(self, line: str) -> None:
         """Show a line that stays."""
@@ -35,19 +32,19 @@ class _Base:
     def close(self) -> None:
         """Give the terminal back."""
 
-    def finish(self, summary: Summary) -> None:
-        """Show what the study has found."""
-        self.console.print(summary_view(summary))
+    def finish(self, view: RenderableType, commands: list[str]) -> None:
+        """Show what was found, and what to type next."""
+        self.console.print(view)
         self.console.print(Text("next:"))
-        for command in next_commands(summary, *self._urls):
+        for command in commands:
             self.console.print(Text(f"  {command}"), soft_wrap=True)
 
 
 class PlainScreen(_Base):
     """One line for every closed trial, for logs and pipes."""
 
-    def __init__(self, console: Console, storage_url: str, default_url: str) -> None:
-        super().__init__(console, storage_url, default_url)
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
         self._shown: set[int] = set()
         self._estimated = False
 
@@ -84,8 +81,8 @@ def ended_line(end: study_progress.Ended, count: int, progress: study_progress.P
 class LiveScreen(_Base):
     """A live view: overall progress, the running trials, the best so far."""
 
-    def __init__(self, console: Console, storage_url: str, default_url: str) -> None:
-        super().__init__(console, storage_url, default_url)
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
         self._live: Live | None = None
         self._decoding: Progress | None = None
 
@@ -113,10 +110,10 @@ class LiveScreen(_Base):
             self._live.start()
         self._live.update(live_view(progress, stopping, time.strftime("%H:%M:%S")), refresh=True)
 
-    def finish(self, summary: Summary) -> None:
-        """End the live view and show what the study has found."""
+    def finish(self, view: RenderableType, commands: list[str]) -> None:
+        """End the live view, and show what was found."""
         self.close()
-        super().finish(summary)
+        super().finish(view, commands)
 
     def close(self) -> None:
         """Give the terminal back."""
@@ -172,8 +169,8 @@ def _counts(progress: study_progress.Progress) -> RenderableType:
     return Text(counts + line)
 
 
-def make_screen(storage_url: str, default_url: str) -> LiveScreen | PlainScreen:
+def make_screen() -> LiveScreen | PlainScreen:
     """A live screen if someone sits at a terminal, else plain lines."""
     console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 140)
     kind = LiveScreen if console.is_terminal else PlainScreen
-    return kind(console, storage_url, default_url)
+    return kind(console)

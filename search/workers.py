@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 from search.data.request import DataRequest
 from studies.processes import process_name
@@ -37,6 +38,8 @@ class WorkerOrder:
     parallel: int
     sampler: str
     pruner: str
+    keep: Path | None = None
+    """Folder for the trained weights of the trials that are to be kept; None: none is."""
 
 
 def work(order: WorkerOrder, stopping: Callable[[], bool]) -> None:
@@ -48,15 +51,15 @@ def work(order: WorkerOrder, stopping: Callable[[], bool]) -> None:
     import torch
 
     from search.objective import TrialRun
-    from search.prepare import resident_data
+    from search.prepare import StudyData
     from studies.heartbeat import Heartbeat
+    from studies.opening import open_existing
     from studies.storage import open_storage
-    from studies.study import SearchStudy
 
     torch.set_num_threads(1)
     storage = open_storage(order.storage_url, create=False, write=True)
-    study = SearchStudy(storage, order.study, order.pruner)
-    data = resident_data(order.data, study.record, torch.device(order.device))
+    study = open_existing(storage, order.study, order.pruner)
+    data = StudyData(order.data, study.data, torch.device(order.device))
     heartbeat = Heartbeat(storage)
     name = process_name(os.getpid())
     while not stopping():
@@ -67,7 +70,7 @@ def work(order: WorkerOrder, stopping: Callable[[], bool]) -> None:
             time.sleep(POLL)
             continue
         heartbeat.watch(claim.trial_id)
-        run = TrialRun(study, claim, data)
+        run = TrialRun(study, claim, data.divided(claim.split), order.keep)
         while run.advance():
             if stopping():
                 run.interrupt()

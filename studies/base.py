@@ -77,6 +77,10 @@ class Study(ABC):
     def epochs(self) -> int:
         """Epochs of a full trial."""
 
+    def shown(self, trial: FrozenTrial) -> dict[str, Any]:
+        """What tells a trial from the others, for people."""
+        return dict(trial.params)
+
     @property
     def study_id(self) -> int:
         return self.optuna._study_id

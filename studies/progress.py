@@ -8,8 +8,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from studies.base import Study
 from studies.record import outcome_of, reason_of, slot_of
-from studies.study import SearchStudy
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Progress:
 class ProgressMeter:
     """Watches one study from the moment that it is made."""
 
-    def __init__(self, study: SearchStudy) -> None:
+    def __init__(self, study: Study) -> None:
         self._study = study
         slots = study.slots()
         self._earlier = frozenset(slot for slot in slots.attempts if slots.is_closed(slot))
@@ -71,12 +71,12 @@ class ProgressMeter:
     def read(self) -> Progress:
         """Look at the study."""
         slots = self._study.slots()
-        ended = tuple(_ended(trial) for trial in slots.closing_trials())
+        ended = tuple(self._ended(trial) for trial in slots.closing_trials())
         trials = [trial for attempts in slots.attempts.values() for trial in attempts]
-        running = tuple(_running(trial) for trial in trials if trial.state == TrialState.RUNNING)
+        running = tuple(self._running(trial) for trial in trials if trial.state == TrialState.RUNNING)
         return Progress(
             total=self._study.total(),
-            epochs=self._study.record.epochs,
+            epochs=self._study.epochs,
             running=running,
             ended=ended,
             earlier=self._earlier,
@@ -87,7 +87,7 @@ class ProgressMeter:
         self, trials: list[FrozenTrial], running: tuple[Running, ...], ended: tuple[Ended, ...]
     ) -> float | None:
         seconds = self._seconds_per_epoch(_epochs_trained(trials))
-        total, full = self._study.total(), self._study.record.epochs
+        total, full = self._study.total(), self._study.epochs
         if total is None or seconds is None:
             return None
         usual = sum(end.epochs for end in ended) / len(ended) if ended else full
@@ -102,25 +102,23 @@ class ProgressMeter:
         start, before = self._first = self._first or (time.monotonic(), trained)
         return (time.monotonic() - start) / (trained - before) if trained > before else None
 
+    def _running(self, trial: FrozenTrial) -> Running:
+        values = tuple(trial.intermediate_values[step] for step in sorted(trial.intermediate_values))
+        return Running(trial.number, self._study.shown(trial), values)
+
+    def _ended(self, trial: FrozenTrial) -> Ended:
+        outcome = outcome_of(trial)
+        return Ended(
+            slot=slot_of(trial) or 0,
+            number=trial.number,
+            reason=reason_of(trial),
+            accuracy=trial.value,
+            epochs=len(trial.intermediate_values),
+            seconds=outcome.seconds if outcome else 0.0,
+            parameters=self._study.shown(trial),
+            message=outcome.message if outcome else "",
+        )
+
 
 def _epochs_trained(trials: list[FrozenTrial]) -> int:
     return sum(len(trial.intermediate_values) for trial in trials)
-
-
-def _running(trial: FrozenTrial) -> Running:
-    values = tuple(trial.intermediate_values[step] for step in sorted(trial.intermediate_values))
-    return Running(trial.number, dict(trial.params), values)
-
-
-def _ended(trial: FrozenTrial) -> Ended:
-    outcome = outcome_of(trial)
-    return Ended(
-        slot=slot_of(trial) or 0,
-        number=trial.number,
-        reason=reason_of(trial),
-        accuracy=trial.value,
-        epochs=len(trial.intermediate_values),
-        seconds=outcome.seconds if outcome else 0.0,
-        parameters=dict(trial.params),
-        message=outcome.message if outcome else "",
-    )

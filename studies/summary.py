@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import math
 import statistics
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from spaces.parameter import Parameter
 from studies.convergence import convergence
+from studies.importance import importances
 from studies.levels import levels
 from studies.record import curve_of, history_of, outcome_of, reason_of, setup_of, slot_of
 from studies.study import SearchStudy
@@ -107,7 +106,7 @@ def summarize(study: SearchStudy) -> Summary:
         attempts=len(study.trials()),
         leaderboard=_leaderboard(closing),
         levels=tuple(_levels(study, closing)),
-        importances=_importances(study),
+        importances=importances(study.optuna),
         seconds_trained=sum(outcome.seconds for outcome in all_outcomes),
         seconds_saved=sum(_saved(trial, record.epochs) for trial in closing),
         device=tuple(sorted({outcome.device for outcome in all_outcomes if outcome.device})),
@@ -163,19 +162,6 @@ def _level(parameter: Parameter, label: str, trials: list[FrozenTrial]) -> Level
         best=values[0] if values else None,
         top_quarter=statistics.fmean(top) if top else None,
     )
-
-
-def _importances(study: SearchStudy) -> dict[str, float]:
-    if len(_completed(study.trials())) < 10:
-        return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of being experimental, and of parameters that few trials had
-        warnings.filterwarnings("error", "Target and region quantiles select the same set of trials")
-        try:
-            shares = optuna.importance.get_param_importances(study.optuna)
-        except UserWarning:  # the best trials are all alike, so that nothing tells them apart
-            return {}
-    return {name: share for name, share in shares.items() if math.isfinite(share)}
 
 
 def _saved(trial: FrozenTrial, epochs: int) -> float:

@@ -103,7 +103,7 @@ def run(
         workers=workers,
         repeat=repeat,
     )
-    screen = make_screen(storage, DEFAULT_STORAGE)
+    screen = make_screen()
     try:
         sys.exit(run_search(request, screen, interrupts))
     finally:

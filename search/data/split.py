@@ -80,6 +80,48 @@ def make_split(
         val_indices, rest = np.arange(n_train, len(labels_N)), np.arange(n_train)
     else:
         val_indices, rest = _cut(labels, _count(val_size, labels), seed)
+    return _divided(labels, val_indices, rest, (val_size, train_size, seed), classes)
+
+
+def make_fold(
+    labels_N: Labels,
+    fold: int,
+    folds: int,
+    train_size: int | None = None,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+) -> Split:
+    """Split a data set's images by K-fold cross-validation: every image validates in exactly one fold.
+
+    Args:
+        labels_N: class of every image, from 0.
+        fold: the part that validates, from 0.
+        folds: how many parts of equal size (to within an image), each with the classes in their proportions.
+        train_size: how many of the other images train; None: all.
+        seed: decides the parts.
+        classes: their names, for messages.
+
+    Raises:
+        ValueError: if a class has too few images, or the sizes do not fit.
+    """
+    fewest = int(np.bincount(labels_N).min())
+    if not 2 <= folds <= fewest:
+        raise ValueError(f"--folds must be 2 to {fewest} (the images of the smallest class), but got {folds}")
+    val_indices = _even_order(labels_N, seed, stream=0)[fold::folds]
+    rest = np.setdiff1d(np.arange(len(labels_N)), val_indices)
+    return _divided(labels_N, val_indices, rest, (None, train_size, seed), classes)
+
+
+def _divided(
+    labels: Labels,
+    val_indices: Labels,
+    rest: Labels,
+    asked: tuple[float | int | None, int | None, int],
+    classes: Sequence[str] | None,
+) -> Split:
+    """The split of these validation images and a subset of the rest; ``asked``: validation and training size,
+    seed."""
+    val_size, train_size, seed = asked
     names = classes or [str(label) for label in range(int(labels.max()) + 1)]
     _every_class_trains(labels[rest], names)
     chosen = rest if train_size is None else rest[_subset(labels[rest], train_size, seed, len(names))]

@@ -302,6 +302,12 @@ class Run:
         tta_accuracy = self._test_time_accuracy()
         return Result(last.val_accuracy, last.epoch, best.val_accuracy, best.epoch, tta_accuracy)
 
+    def confusion(self) -> list[list[int]]:
+        """Of the network as it is: validation images by true class (rows) and predicted class."""
+        predict = self._evaluation.by_logits(self.network)
+        counts: list[list[int]] = self._evaluation.confusion(predict).tolist()
+        return counts
+
     @torch.no_grad()
     def _test_time_accuracy(self) -> float | None:
         """Of the finished network: once, since each epoch would pay for several validations."""

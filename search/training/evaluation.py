@@ -71,6 +71,16 @@ class Evaluation:
         return sums
 
     @torch.no_grad()
+    def confusion(self, predict: Predict) -> Tensor:
+        """Validation images by true class (rows) and predicted class: int64 of shape (K, K)."""
+        classes = len(self.data.classes)
+        counts = torch.zeros(classes * classes, dtype=torch.int64, device=self.data.device)
+        for indices_B in chunks(self.data.val_indices):
+            cells_B = self.data.labels_N.index_select(0, indices_B) * classes + predict(indices_B)[0]
+            counts += torch.bincount(cells_B, minlength=classes * classes)
+        return counts.view(classes, classes)
+
+    @torch.no_grad()
     def agreement(self, predict: Predict, indices_M: Tensor, true_labels_N: Tensor) -> Tensor:
         """How many images are predicted as given, and how many as is true: float64 of shape (2,)."""
         sums = torch.zeros(2, dtype=torch.float64, device=self.data.device)

@@ -5,7 +5,7 @@ Shapes: N images, H height, W width, C channels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -54,15 +54,29 @@ class ResidentData:
 
 def make_resident(data: ImageData, split: Split, device: torch.device) -> ResidentData:
     """Put a data set and its split on a device."""
-    mean_C, std_C = channel_statistics(data.images_NHWC, split.train_indices)
-    return ResidentData(
+    nothing = torch.empty(0, dtype=torch.int64, device=device)
+    whole = ResidentData(
         images_NHWC=torch.from_numpy(data.images_NHWC).to(device),
         labels_N=torch.from_numpy(data.labels_N).to(device),
+        train_indices=nothing,
+        val_indices=nothing,
+        mean_C=nothing,
+        std_C=nothing,
+        classes=data.classes,
+        hash=data.hash,
+        paths=data.paths,
+    )
+    return with_split(whole, data, split)
+
+
+def with_split(resident: ResidentData, data: ImageData, split: Split) -> ResidentData:
+    """The same images, which stay where they are, divided by another split; ``data`` are they on the host."""
+    mean_C, std_C = channel_statistics(data.images_NHWC, split.train_indices)
+    device = resident.device
+    return replace(
+        resident,
         train_indices=torch.from_numpy(split.train_indices).to(device),
         val_indices=torch.from_numpy(split.val_indices).to(device),
         mean_C=torch.tensor(mean_C, dtype=torch.float32, device=device),
         std_C=torch.tensor(std_C, dtype=torch.float32, device=device),
-        classes=data.classes,
-        hash=data.hash,
-        paths=data.paths,
     )

@@ -44,7 +44,7 @@ def study(digits, sqlite_url):
         space_name="tiny",
         space=adapted.to_yaml(),
         space_fingerprint=adapted.fingerprint(),
-        data=data_record(data),
+        data=data_record(data, DataRequest("digits")),
         split=split_record(split),
         epochs=2,
         precision="fp32",

@@ -65,7 +65,7 @@ def test_the_live_view_shows_progress_running_trials_counts_and_the_best():
 
 
 def test_off_a_terminal_each_trial_is_a_line_and_the_estimate_comes_once():
-    screen = PlainScreen(Console(file=io.StringIO(), width=40), DEFAULT, DEFAULT)
+    screen = PlainScreen(Console(file=io.StringIO(), width=40))
     screen.update(progress(left=None), False)
     screen.update(progress(), False)
     screen.update(progress(ENDED), False)

@@ -18,11 +18,12 @@ from optuna.trial import TrialState
 
 from spaces.space import Space
 from studies import heartbeat, record
+from studies.base import Claim
 from studies.methods import build_pruner, check_pruner, check_sampler, resolve_pruner, resolve_sampler
 from studies.processes import process_name
 from studies.record import DataRecord, History, Outcome, Reason, SplitRecord, StudyRecord
 from studies.storage import open_storage
-from studies.study import Claim, SearchStudy, check_continuation, open_study
+from studies.study import SearchStudy, check_continuation, open_study
 
 SPACE = """
 question: What?
@@ -336,7 +337,7 @@ def test_a_silent_worker_loses_its_trial_and_comes_too_late(
     study = open_study(storage, "s", wanted(), 1)
     late = claimed(study, worker="elsewhere:place:1:2")
     assert study.claim(ME, 1, "auto") is None
-    monkeypatch.setattr("studies.study.silent_trials", lambda *_: [late.trial_id])
+    monkeypatch.setattr("studies.base.silent_trials", lambda *_: [late.trial_id])
     again = claimed(study)
     monkeypatch.undo()
     assert (again.slot, again.seed) == (late.slot, late.seed)

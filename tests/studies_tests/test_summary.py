@@ -15,12 +15,13 @@ from optuna.trial import TrialState
 
 from spaces.domain import Choice, Domain, Floats, Integers
 from spaces.space import Space
+from studies.base import Claim
 from studies.levels import levels
 from studies.listing import list_studies
 from studies.progress import ProgressMeter
 from studies.record import DataRecord, History, Outcome, Reason, SplitRecord, StudyRecord
 from studies.storage import open_storage
-from studies.study import Claim, SearchStudy, open_study
+from studies.study import SearchStudy, open_study
 from studies.summary import Level, as_json, summarize
 
 SPACE = """

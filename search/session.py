@@ -1,0 +1,119 @@
+"""The workers of one command, watched until its study is complete, its time is up, or it is told to stop."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Protocol
+
+from rich.console import RenderableType
+
+from search.interrupts import EXIT_CODE, Interrupts
+from search.workers import WorkerOrder, Workers
+from studies.base import Study
+from studies.progress import Progress, ProgressMeter
+
+POLL = 0.5
+"""Seconds between two looks at the study."""
+HOPELESS = 3
+"""Workers that may die in a row without a slot being closed, for each worker there is."""
+
+
+class Screen(Protocol):
+    """Where a command shows itself."""
+
+    def say(self, line: str) -> None: ...
+
+    def decoding(self, done: int, total: int) -> None: ...
+
+    def update(self, progress: Progress, stopping: bool) -> None: ...
+
+    def finish(self, view: RenderableType, commands: list[str]) -> None: ...
+
+
+class Session:
+    """One command's share in the work on a study."""
+
+    def __init__(
+        self,
+        study: Study,
+        order: WorkerOrder,
+        screen: Screen,
+        interrupts: Interrupts,
+        timeout: float | None = None,
+    ) -> None:
+        """Get ready; ``timeout`` is in seconds from now."""
+        self._study = study
+        self._screen = screen
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._interrupts = interrupts
+        self._stopping = False
+        self._order = order
+        self._deaths_in_a_row = 0
+        self._closed = study.slots().closed()
+
+    def run(self) -> int:
+        """Watch; return the exit code."""
+        self._meter = ProgressMeter(self._study)
+        with self._interrupts.held():
+            self._workers = Workers(self._order, self._order.parallel)
+            return self._watch()
+
+    def say_if_incomplete(self, code: int) -> None:
+        """Say what stopped the command, if its study is not complete."""
+        if code == EXIT_CODE or (self._stopping and not self._study.is_complete()):
+            why = "interrupted" if code == EXIT_CODE else "time is up"
+            self._screen.say(f"{why}; running trials were put back. The same command continues the study")
+
+    def _watch(self) -> int:
+        while len(self._workers):
+            self._workers.wait(POLL)
+            if self._interrupts.count > 1:
+                self._kill()
+                return EXIT_CODE
+            if not self._stopping and (self._interrupts.count or self._out_of_time()):
+                self._stopping = True
+                self._workers.stop()
+            if not self._replace_ended():
+                self._kill()
+                return 1
+            self._screen.update(self._within_time(self._meter.read()), self._stopping)
+        return EXIT_CODE if self._interrupts.count and not self._study.is_complete() else 0
+
+    def _within_time(self, progress: Progress) -> Progress:
+        """The progress with the time left limited by --timeout."""
+        if self._deadline is None:
+            return progress
+        left = max(self._deadline - time.monotonic(), 0.0)
+        return replace(progress, seconds_left=min(left, progress.seconds_left or left))
+
+    def _out_of_time(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def _kill(self) -> None:
+        names = self._workers.names()
+        self._workers.kill()
+        self._study.fail_lost(names, "interrupted")
+
+    def _replace_ended(self) -> bool:
+        """Put the trials of dead workers back, and start others while there is work; false if they do nothing
+        but die."""
+        dead = self._workers.collect_dead()
+        if dead and not self._bury(dead):
+            return False
+        missing = self._order.parallel - len(self._workers)
+        if missing and not self._stopping and not self._study.is_complete():
+            for _ in range(missing):
+                self._workers.start_one()
+        return True
+
+    def _bury(self, dead: list[str]) -> bool:
+        self._study.fail_lost(dead)
+        closed = self._study.slots().closed()
+        self._deaths_in_a_row = len(dead) + (self._deaths_in_a_row if closed == self._closed else 0)
+        self._closed = closed
+        self._screen.say(f"{len(dead)} worker(s) died; their trials are put back")
+        hopeless = self._deaths_in_a_row >= HOPELESS * self._order.parallel
+        if hopeless:
+            self._screen.say("workers keep dying without finishing a trial; giving up")
+        return not hopeless

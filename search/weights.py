@@ -1,0 +1,29 @@
+"""A network's weights in a file: safetensors, which can hold nothing but tensors."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write all parameters and buffers; the file is either whole or not there."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    save_model(network, str(unfinished))
+    unfinished.replace(path)
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Read all parameters and buffers into the network.
+
+    Raises:
+        ValueError: if the file is not there, is no safetensors file, or holds another network.
+    """
+    try:
+        load_model(network, str(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path}: {str(error).splitlines()[0]}") from None

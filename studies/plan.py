@@ -1,0 +1,278 @@
+"""A plan: a study that owes a fixed list of trainings, kept beside the search that it belongs to.
+
+A training is an entry (a configuration) on a block (a fresh seed and a fresh split), so that every entry
+meets the same blocks. Slots are numbered block by block: a plan that was interrupted has whole blocks first,
+and one that is continued with more blocks, or more entries, keeps what it has.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.pruners import NopPruner
+from optuna.samplers import RandomSampler
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from spaces.config import Configuration, first_problem
+from studies import record
+from studies.base import REPEATING, SPLITTING, Claim, Study, derived_seed, just_created
+from studies.record import DataRecord, Setup, SplitSpec
+from studies.slots import Slots
+from studies.storage import study_lock
+
+PLAN = "cifar-search plan"
+CELLS = "cells"
+ENTRY = "entry"
+"""Beginning of the attributes of the entries, and an attribute of each trial: its entry's label."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+
+class PlanRecord(_Record):
+    """What a plan is about. Does not change once it exists."""
+
+    format: Literal[1] = 1
+    kind: Literal["confirm", "ablate"]
+    parent: str
+    """The search that it belongs to; empty: an exported configuration."""
+    question: str
+    data: DataRecord
+    split: SplitSpec
+    """The split whose sizes the fresh ones have, and whose seed theirs are derived from."""
+    folds: int | None
+    """Parts of a cross-validation; None: repeated hold-out."""
+    epochs: int
+
+
+class PlannedEntry(_Record):
+    """One configuration of a plan."""
+
+    label: str
+    fingerprint: str
+    configuration: dict[str, Any]
+
+    @classmethod
+    def of(cls, label: str, configuration: Configuration) -> PlannedEntry:
+        """The entry of a configuration."""
+        return cls(label=label, fingerprint=configuration.fingerprint(), configuration=configuration.tree())
+
+
+class PlanStudy(Study):
+    """The study of a plan."""
+
+    def __init__(self, storage: RDBStorage, name: str) -> None:
+        """Open an existing plan.
+
+        Raises:
+            ValueError: if there is none of this name, or it is no plan of this program.
+        """
+        super().__init__(storage, name)
+        attributes = self.optuna.user_attrs
+        if PLAN not in attributes:
+            raise ValueError(f"study {name!r} is no plan of cifar-search, though its name is that of one")
+        try:
+            self.record = PlanRecord.model_validate(attributes[PLAN])
+        except ValidationError as error:
+            raise ValueError(f"study {name!r} cannot be read: {first_problem(error)}") from None
+        self.optuna.pruner, self.optuna.sampler = NopPruner(), RandomSampler()
+
+    @property
+    def data(self) -> DataRecord:
+        return self.record.data
+
+    @property
+    def epochs(self) -> int:
+        return self.record.epochs
+
+    def entries(self) -> list[PlannedEntry]:
+        """All configurations that were ever planned."""
+        return _entries(self.optuna.user_attrs)
+
+    def cells(self) -> list[tuple[int, int]]:
+        """Of each slot its entry and its block."""
+        return _cells(self.optuna.user_attrs)
+
+    def block(self, block: int) -> tuple[int, SplitSpec]:
+        """The seed of a block's trainings, and its split."""
+        spec, folds = self.record.split, self.record.folds
+        seed = derived_seed(spec.seed, REPEATING, block)
+        splitting = block if folds is None else block // folds
+        fresh: dict[str, Any] = {"seed": derived_seed(spec.seed, SPLITTING, splitting), "pooled": True}
+        if folds is not None:
+            fresh |= {"val_size": None, "fold": block % folds, "folds": folds}
+        return seed, spec.model_copy(update=fresh)
+
+    def shown(self, trial: FrozenTrial) -> dict[str, Any]:
+        repetition = trial.params.get("block")
+        return {"": trial.user_attrs.get(ENTRY, ""), "block": repetition}
+
+    def owe(self, wanted: Sequence[PlannedEntry], blocks: int) -> None:
+        """Plan every wanted entry on the first ``blocks`` blocks. What has begun stays as it is; what has not
+        begun and is not wanted any more is dropped."""
+        with study_lock(self.storage, self.name):
+            entries = self._with_entries(wanted)
+            numbers = [
+                next(i for i, e in enumerate(entries) if e.fingerprint == w.fingerprint) for w in wanted
+            ]
+            begun = max(self.slots().attempts, default=-1) + 1
+            cells = self.cells()[:begun]
+            cells += [
+                (entry, block) for block in range(blocks) for entry in numbers if (entry, block) not in cells
+            ]
+            self.optuna.set_user_attr(CELLS, cells)
+            self.set_total(len(cells))
+
+    def _with_entries(self, wanted: Sequence[PlannedEntry]) -> list[PlannedEntry]:
+        """The entries, after adding those that are new; one that is known takes its new label."""
+        entries = self.entries()
+        index_of = {entry.fingerprint: index for index, entry in enumerate(entries)}
+        for entry in wanted:
+            index = index_of.setdefault(entry.fingerprint, len(index_of))
+            if entries[index : index + 1] != [entry]:
+                entries[index : index + 1] = [entry]
+                self.optuna.set_user_attr(f"{ENTRY} {index}", entry.model_dump(mode="json"))
+        return entries
+
+    def _prescribed(self, slot: int) -> dict[str, Any]:
+        entry, block = self.cells()[slot]
+        return {"entry": entry, "block": block}
+
+    def _ask(self, slot: int, slots: Slots, parallel: int, sampler: str) -> Claim:  # noqa: ARG002
+        entry_index, block = self.cells()[slot]
+        trial = self.optuna.ask()
+        for name, number in (("entry", entry_index), ("block", block)):
+            trial.suggest_int(name, 0, max(1, number))
+        entry = self.entries()[entry_index]
+        seed, split = self.block(block)
+        setup = Setup(
+            seed=seed, repeat=block, fingerprint=entry.fingerprint, configuration=entry.configuration,
+            sampler="planned", pruner="none", split=split,
+        )  # fmt: skip
+        trial.set_user_attr(ENTRY, entry.label)
+        trial.set_user_attr(record.SETUP, setup.model_dump(mode="json"))
+        configuration = Configuration.read(entry.configuration, f"entry {entry.label!r}")
+        return Claim(trial, slot, configuration, seed, split, entry.fingerprint if block == 0 else None)
+
+    def closed_trials(self) -> dict[tuple[str, int], FrozenTrial]:
+        """The attempt that closed each slot, by its entry's fingerprint and its block."""
+        entries, cells = self.entries(), self.cells()
+        closing: dict[tuple[str, int], FrozenTrial] = {}
+        for trial in self.slots().closing_trials():
+            entry, block = cells[record.slot_of(trial) or 0]
+            closing[entries[entry].fingerprint, block] = trial
+        return closing
+
+
+class Results:
+    """What a plan's trainings came to: a table of entries by blocks, of what is complete."""
+
+    def __init__(self, plan: PlanStudy, fingerprints: Sequence[str]) -> None:
+        """Collect the results of the entries named.
+
+        A training that diverged counts with the accuracy of its last epoch. An entry that has no result at
+        all is left out, then every block that lacks one of the others.
+        """
+        self._closing = plan.closed_trials()
+        labels = {entry.fingerprint: entry.label for entry in plan.entries()}
+        wanted = list(dict.fromkeys(fingerprints))
+        numbers = sorted({block for _, block in self._closing})
+        self.missing: list[str] = []
+        self.fingerprints = [f for f in wanted if any(self._value(f, block) is not None for block in numbers)]
+        for fingerprint in wanted:
+            if fingerprint not in self.fingerprints:
+                self.missing.append(f"{labels.get(fingerprint, fingerprint)} has no result")
+        self.blocks = [
+            block for block in numbers if all(self._value(f, block) is not None for f in self.fingerprints)
+        ]
+        partly = [str(block) for block in numbers if block not in self.blocks and self._any(block)]
+        if partly:
+            self.missing.append(f"incomplete block(s) are left out: {', '.join(partly)}")
+
+    def _any(self, block: int) -> bool:
+        return any(self._value(fingerprint, block) is not None for fingerprint in self.fingerprints)
+
+    def _value(self, fingerprint: str, block: int) -> float | None:
+        trial = self._closing.get((fingerprint, block))
+        return None if trial is None or trial.state == TrialState.FAIL else trial.value
+
+    @property
+    def values_EB(self) -> NDArray[np.float64]:
+        """Accuracies of the entries on the complete blocks."""
+        rows = [[self._value(f, block) for block in self.blocks] for f in self.fingerprints]
+        return np.array(rows, np.float64).reshape(len(self.fingerprints), len(self.blocks))
+
+    def trials(self, fingerprint: str) -> list[FrozenTrial]:
+        """An entry's trials on the complete blocks."""
+        return [self._closing[fingerprint, block] for block in self.blocks]
+
+
+def open_plan(storage: RDBStorage, name: str, wanted: PlanRecord) -> PlanStudy:
+    """Create the plan, or continue the one of this name if it is about the same.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    with study_lock(storage, name):
+        try:
+            created = optuna.create_study(study_name=name, storage=storage, direction="maximize")
+        except DuplicatedStudyError:
+            created = optuna.load_study(study_name=name, storage=storage)
+        if just_created(created):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                created.set_metric_names(["validation accuracy"])
+            created.set_user_attr(PLAN, wanted.model_dump(mode="json"))
+        plan = PlanStudy(storage, name)
+    refuse_other_plan(plan, wanted)
+    return plan
+
+
+def refuse_other_plan(plan: PlanStudy, wanted: PlanRecord) -> None:
+    """Raise ``ValueError`` naming what differs, unless ``wanted`` is the plan's own record."""
+    there, here = (_identity(each) for each in (plan.record, wanted))
+    differing = [
+        f"{key} is {there[key]} there, but {here[key]} now" for key in there if there[key] != here[key]
+    ]
+    if differing:
+        raise ValueError(f"study {plan.name!r} cannot be continued: {'; '.join(differing)}")
+
+
+def find_plan(storage: RDBStorage, name: str) -> PlanStudy | None:
+    """The plan of this name; None if there is no study of this name, or it is no plan."""
+    try:
+        attributes = optuna.load_study(study_name=name, storage=storage).user_attrs
+    except KeyError:
+        return None
+    return PlanStudy(storage, name) if PLAN in attributes else None
+
+
+def _identity(of: PlanRecord) -> dict[str, Any]:
+    return {
+        "the kind": of.kind,
+        "the search": repr(of.parent),
+        "the hash of the data set": of.data.hash[:12],
+        "the split": of.split.model_dump(include=set(SplitSpec.model_fields)),
+        "the number of folds": of.folds,
+        "the epochs": of.epochs,
+    }
+
+
+def _entries(attributes: Mapping[str, Any]) -> list[PlannedEntry]:
+    entries: list[PlannedEntry] = []
+    while f"{ENTRY} {len(entries)}" in attributes:
+        entries.append(PlannedEntry.model_validate(attributes[f"{ENTRY} {len(entries)}"]))
+    return entries
+
+
+def _cells(attributes: Mapping[str, Any]) -> list[tuple[int, int]]:
+    return [(entry, block) for entry, block in attributes.get(CELLS, [])]
