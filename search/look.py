@@ -24,6 +24,7 @@ from spaces.space import Space
 from spaces.text import within
 
 if TYPE_CHECKING:
+    from studies.plan import PlanStudy
     from studies.study import SearchStudy
 
 
@@ -169,14 +170,18 @@ def list_studies(storage_url: str, as_json: bool) -> None:
 def show_study(storage_url: str, name: str, as_json: bool) -> None:
     """Print a study: its leaderboard and its trials' curves."""
     from search.tables import summary_view
+    from studies.opening import open_existing
+    from studies.plan import PlanStudy
     from studies.storage import open_storage
-    from studies.study import SearchStudy
     from studies.summary import as_json as study_as_json
     from studies.summary import convergence_target, summarize
 
     with within("--storage"):
         storage = open_storage(storage_url, create=False)
-    study = SearchStudy(storage, name)
+    study = open_existing(storage, name)
+    if isinstance(study, PlanStudy):
+        _show_plan(study, as_json)
+        return
     if as_json:
         _print_json(study_as_json(study))
         return
@@ -192,6 +197,25 @@ def show_study(storage_url: str, name: str, as_json: bool) -> None:
     )
     console.print(summary_view(summary))
     console.print(_curves(study, convergence_target(summary)))
+
+
+def _show_plan(plan: PlanStudy, as_json: bool) -> None:
+    """Print what a plan's trainings have shown."""
+    from search.repeat_tables import ablation_view, finalists_view
+    from studies.ablation import ablation_in
+    from studies.finalists import finalists_in
+    from studies.study import SearchStudy
+
+    if plan.record.kind == "ablate":
+        steps = ablation_in(plan)
+        found, view = steps, ablation_view(steps) if steps else None
+    else:
+        finalists = finalists_in(plan, SearchStudy(plan.storage, plan.record.parent))
+        found, view = finalists, finalists_view(finalists) if finalists else None
+    if as_json:
+        _print_json(asdict(found) if found else None)
+    else:
+        _console().print(view or Text(f"{plan.name}: not every configuration has been trained once yet"))
 
 
 def _curves(study: SearchStudy, target: float) -> Table:

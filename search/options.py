@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,6 +46,21 @@ def number_or_auto(text: str) -> int | None:
     return None if text == "auto" else whole(1)(text)
 
 
+def paths(text: str) -> tuple[str, ...]:
+    """Parse two or more dotted paths of settings or sections: optimizer.name,schedule."""
+    from spaces.config import Configuration
+
+    found = tuple(part.strip() for part in text.split(","))
+    known = Configuration.model_fields
+    unknown = [path for path in found if path.partition(".")[0] not in known]
+    if len(found) < 2 or unknown:
+        raise typer.BadParameter(
+            f"must be two or more paths below {', '.join(known)}, such as optimizer.name,schedule, "
+            f"but got {text!r}"
+        )
+    return found
+
+
 Storage = Annotated[
     str, typer.Option(metavar="URL", help="Database of the studies.", envvar="CIFAR_SEARCH_STORAGE")
 ]
@@ -79,3 +94,20 @@ Seed = Annotated[
     int, typer.Option(parser=whole(0), metavar="N", help="Seed of the split, the sampler and the trainings.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")]
+Workers = Annotated[
+    Any,
+    typer.Option(
+        parser=number_or_auto,
+        metavar="N|auto",
+        help="Local processes; auto: a CPU's every core, or one on a GPU.",
+    ),
+]
+OtherDataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        metavar="NAME|FOLDER",
+        help="Where the study's images are, if not where they were.",
+    ),
+]

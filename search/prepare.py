@@ -137,19 +137,17 @@ def split_of(spec: SplitSpec, data: ImageData) -> Split:
     return split
 
 
-def load_recorded(request: DataRequest, record: DataRecord) -> ImageData:
-    """The recorded data set.
+def check_recorded(data: ImageData, record: DataRecord, source: str) -> None:
+    """Refuse data that are not those recorded.
 
     Raises:
-        ValueError: if the data found here are not those recorded.
+        ValueError: with both hashes.
     """
-    data = load(request)
     if data.hash != record.hash:
         raise ValueError(
-            f"--dataset: the study's data have the hash {record.hash[:12]}, but {request.dataset} here "
-            f"has {data.hash[:12]}"
+            f"--dataset: the study's data have the hash {record.hash[:12]}, but {source} here has "
+            f"{data.hash[:12]}"
         )
-    return data
 
 
 class StudyData:
@@ -161,7 +159,8 @@ class StudyData:
         Raises:
             ValueError: if the data found here are not those of the study.
         """
-        self._data = load_recorded(request, record)
+        self._data = load(request)
+        check_recorded(self._data, record, request.dataset)
         self._device = device
         self._divided: tuple[SplitSpec, ResidentData] | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -110,8 +111,17 @@ def closing_lines(summary: Summary) -> list[str]:
 
 
 def next_commands(summary: Summary, storage_url: str, default_url: str) -> list[str]:
-    """What to type next; a URL with a password is left to the environment."""
+    """What to type after a search."""
+    after = (["show"], ["confirm", "--top", "5", "--seeds", "5"], ["report", "-o", "report.html"])
+    words = [[command, summary.name, *options] for command, *options in after]
+    return [command_line(each, storage_url, default_url) for each in (*words, ["dashboard"])]
+
+
+def command_line(words: Sequence[str], storage_url: str, default_url: str) -> str:
+    """A command of this program as it can be typed; a URL with a password is left to the environment."""
+    typed = " ".join(["cifar-search", *(shlex.quote(word) for word in words)])
+    if storage_url == default_url:
+        return typed
     secret = masked(storage_url) != storage_url
     url = '"$CIFAR_SEARCH_STORAGE"' if secret else shlex.quote(storage_url)
-    where = "" if storage_url == default_url else f" --storage {url}"
-    return [f"cifar-search show {shlex.quote(summary.name)}{where}", f"optuna-dashboard {url}"]
+    return f"{typed} --storage {url}"

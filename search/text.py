@@ -34,7 +34,7 @@ def setting(value: Any) -> str:
 
 def settings(parameters: Mapping[str, Any]) -> str:
     """Parameters by the last part of their names: lr 0.05, dropout 0.3."""
-    return ", ".join(f"{name.split('.')[-1]} {setting(value)}" for name, value in parameters.items())
+    return ", ".join(f"{name.split('.')[-1]} {setting(value)}".strip() for name, value in parameters.items())
 
 
 def sparkline(values: Sequence[float], width: int = 20, top: float = 1.0) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from spaces.ablation import Together
 from spaces.config import Configuration
 from spaces.parameter import read_parameters
 from spaces.text import brief, unknown
 
-KEYS = ("question", "command", "cost", "result", "base", "balance", "pruning_warmup", "first", "parameters")
+PROSE = ("question", "command", "cost", "result")
+KEYS = (*PROSE, "base", "balance", "pruning_warmup", "first", "together", "parameters")
 
 
 def read_fields(tree: object) -> dict[str, Any]:
@@ -22,7 +24,7 @@ def read_fields(tree: object) -> dict[str, Any]:
     for key in tree:
         if key not in KEYS:
             raise unknown("key", key, KEYS)
-    prose = {key: _prose(tree, key) for key in ("question", "command", "cost", "result")}
+    prose = {key: _prose(tree, key) for key in PROSE}
     if not prose["question"]:
         raise ValueError("question: must be given: one sentence that the search answers")
     base = tree.get("base", {})
@@ -34,6 +36,7 @@ def read_fields(tree: object) -> dict[str, Any]:
         "balance": _name(tree.get("balance")),
         "pruning_warmup": _share(tree.get("pruning_warmup")),
         "first": _entries(tree.get("first", [])),
+        "together": _groups(tree.get("together")),
     }
 
 
@@ -58,6 +61,26 @@ def _share(value: object) -> float | None:
             f"pruning_warmup: must be a share of the epochs, from 0 to 1, but got {brief(value)}"
         )
     return float(value)
+
+
+def _groups(together: object) -> Together | None:
+    if together is None:
+        return None
+    if not isinstance(together, list) or not all(_is_group(group) for group in together):
+        raise ValueError(
+            "together: must be a list of groups, each of two or more paths of settings or sections, such as "
+            f"[[optimizer.name, schedule]], but got {brief(together)}"
+        )
+    for path in (path for group in together for path in group):
+        if path.partition(".")[0] not in Configuration.model_fields:
+            raise ValueError(
+                f"together: {unknown('section', path.partition('.')[0], Configuration.model_fields)}"
+            )
+    return tuple(tuple(group) for group in together)
+
+
+def _is_group(group: object) -> bool:
+    return isinstance(group, list) and len(group) > 1 and all(isinstance(path, str) for path in group)
 
 
 def _entries(first: object) -> tuple[dict[str, Any], ...]:

@@ -7,6 +7,8 @@ A space is a YAML file (see the ones in ``library``):
       training: {epochs: 30}
     balance: optimizer.name    # optional: the parameter whose levels get equal numbers of trials
     pruning_warmup: 0.5        # optional: share of the epochs in which nothing is pruned; 1: never
+    together:                  # optional: settings that an ablation moves together (default: as here)
+      - [optimizer.name, optimizer.lr, schedule]
     first:                     # optional: known configurations to try first; what is absent is drawn
       - {optimizer.name: sgd, optimizer.lr@sgd: 0.05}
     parameters:
@@ -34,6 +36,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from spaces.ablation import Together
 from spaces.catalog import built_in, find
 from spaces.checks import check_balance, check_corners, check_first
 from spaces.config import Configuration
@@ -71,6 +74,8 @@ class Space:
     """Share of the epochs in which nothing is pruned; 1: never; None: the search's default."""
     first: tuple[dict[str, Value], ...]
     """Known configurations to try first, as values of parameters; the absent ones are drawn."""
+    together: Together | None
+    """Groups of settings that an ablation moves together; None: ``spaces.ablation.DEFAULT_TOGETHER``."""
     text: str = field(compare=False, repr=False)
     """The file's own text, with comments; of a derived space, ``to_yaml``."""
 
@@ -238,6 +243,7 @@ class Space:
             "balance": self.balance,
             "pruning_warmup": self.pruning_warmup,
             "first": list(self.first) or None,
+            "together": None if self.together is None else [list(group) for group in self.together],
         }
         return dump_yaml(
             {

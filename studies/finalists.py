@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Any
 
-from studies.statistics import Interval
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
+
+from spaces.config import Configuration
+from spaces.text import unknown
+from studies.levels import levels
+from studies.plan import PlannedEntry, PlanStudy, Results, find_plan
+from studies.record import outcome_of, setup_of
+from studies.statistics import Interval, compare, mean_interval
+from studies.study import SearchStudy
+from studies.summary import Entry, leaderboard
+from studies.views import set_view, view_of, views_of
+
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -62,3 +78,191 @@ class Finalists:
     confidence: float
     missing: tuple[str, ...]
     """What could not be used, for people to read."""
+
+
+TOP = "top"
+"""The view of the best configurations; those of the best of each level are called by the parameter."""
+
+
+def confirm_name(study: str, folds: int | None) -> str:
+    """The plan of a search's finalists."""
+    return f"{study}/confirm" if folds is None else f"{study}/confirm-{folds}-fold"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A configuration of the search that is to be repeated."""
+
+    entry: Entry
+    configuration: dict[str, Any]
+    level: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        trial = f"trial {self.entry.trials[0]}"
+        return trial if self.level is None else f"{self.level} ({trial})"
+
+    def planned(self) -> PlannedEntry:
+        """The entry of the plan."""
+        configuration = Configuration.read(self.configuration, self.label)
+        return PlannedEntry(
+            label=self.label, fingerprint=self.entry.fingerprint, configuration=configuration.tree()
+        )
+
+
+def choose_top(study: SearchStudy, top: int) -> list[Choice]:
+    """The ``top`` best configurations of a search, or as many as have completed.
+
+    Raises:
+        ValueError: if none has.
+    """
+    return [_choice(study, entry) for entry in _completed(study)[:top]]
+
+
+def choose_per_level(study: SearchStudy, parameter: str) -> list[Choice]:
+    """The best configuration of each level of a parameter.
+
+    Raises:
+        ValueError: if the space has no such parameter, or fewer than two levels have a completed trial.
+    """
+    by_name = {each.name: each for each in study.space.parameters}
+    if parameter not in by_name:
+        raise unknown("parameter", parameter, by_name)
+    labels, level_of = levels(by_name[parameter].domain)
+    best: dict[str, Choice] = {}
+    for entry in _completed(study):
+        if parameter in entry.parameters:
+            level = level_of(entry.parameters[parameter])
+            best.setdefault(level, _choice(study, entry, level))
+    if len(best) < 2:
+        raise ValueError(f"{parameter}: two levels or more must have a completed trial, but got {len(best)}")
+    return [best[level] for level in labels if level in best]
+
+
+def _completed(study: SearchStudy) -> list[Entry]:
+    entries = [entry for entry in leaderboard(study.slots().closing_trials()) if entry.fingerprint]
+    if not entries:
+        raise ValueError(
+            f"study {study.name!r} has no completed trial yet, so that there is nothing to repeat"
+        )
+    return entries
+
+
+def _choice(study: SearchStudy, entry: Entry, level: str | None = None) -> Choice:
+    setup = setup_of(study.trials()[entry.trials[0]])
+    assert setup is not None, "an entry with a fingerprint has a setup"
+    return Choice(entry, setup.configuration, level)
+
+
+def remember_choices(plan: PlanStudy, choices: Sequence[Choice], parameter: str | None) -> None:
+    """Keep with the plan which configurations were chosen, and for what."""
+    chosen = [
+        {"fingerprint": choice.entry.fingerprint, "label": choice.label, "level": choice.level}
+        for choice in choices
+    ]
+    set_view(plan, parameter or TOP, {"parameter": parameter, "chosen": chosen})
+
+
+def finalists_of(storage: RDBStorage, study_name: str, parameter: str | None = None) -> Finalists | None:
+    """What repeating a search's best configurations has shown; None if that was not done, or not one block of
+    it is complete.
+
+    Args:
+        storage: of the search.
+        study_name: of the search.
+        parameter: whose levels' best are wanted; None: the best of all, or else of whatever was repeated.
+    """
+    names = optuna.get_all_study_names(storage=storage)
+    folded = sorted(name for name in names if name.startswith(f"{study_name}/confirm-"))
+    for name in (confirm_name(study_name, None), *folded):
+        plan = find_plan(storage, name)
+        found = plan and finalists_in(plan, SearchStudy(storage, study_name), parameter)
+        if found:
+            return found
+    return None
+
+
+def finalists_in(plan: PlanStudy, study: SearchStudy, parameter: str | None = None) -> Finalists | None:
+    """As ``finalists_of``, from one plan."""
+    known = views_of(plan)
+    wanted = [parameter] if parameter is not None else [TOP, *known]
+    view = next((view_of(plan, name) for name in wanted if name in known), None)
+    if view is None:
+        return None
+    results = Results(plan, [chosen["fingerprint"] for chosen in view["chosen"]])
+    if not results.blocks:
+        return None
+    return _finalists(plan, study, view, results)
+
+
+def _finalists(plan: PlanStudy, study: SearchStudy, view: dict[str, Any], results: Results) -> Finalists:
+    values_EB = results.values_EB
+    comparison = compare(values_EB) if min(values_EB.shape) > 1 else None
+    best = int(values_EB.mean(axis=1).argmax())
+    apart = [bool(comparison and comparison.distinguished(i, best)) for i in range(len(values_EB))]
+    seconds = [mean_cost(results.trials(f))[0] for f in results.fingerprints]
+    cheapest = min((i for i in range(len(apart)) if not apart[i]), key=lambda i: seconds[i])
+    entries = {entry.fingerprint: entry for entry in leaderboard(study.slots().closing_trials())}
+    chosen = {each["fingerprint"]: each for each in view["chosen"]}
+    finalists = [
+        _finalist(
+            chosen[fingerprint],
+            entries[fingerprint],
+            results.trials(fingerprint),
+            comparison.interval(index, best) if comparison and index != best else None,
+            apart[index],
+            index == cheapest,
+        )
+        for index, fingerprint in enumerate(results.fingerprints)
+    ]
+    return Finalists(
+        study=study.name,
+        plan=plan.name,
+        folds=plan.record.folds,
+        blocks=len(results.blocks),
+        parameter=view["parameter"],
+        finalists=tuple(sorted(finalists, key=lambda finalist: -finalist.mean)),
+        degrees_of_freedom=comparison.degrees_of_freedom if comparison else 0,
+        confidence=CONFIDENCE,
+        missing=tuple(results.missing),
+    )
+
+
+def _finalist(
+    chosen: dict[str, Any],
+    entry: Entry,
+    trials: list[FrozenTrial],
+    difference: Interval | None,
+    distinguished: bool,
+    cheapest: bool,
+) -> Finalist:
+    values = [trial.value for trial in trials if trial.value is not None]
+    seconds, parameters, multiply_adds = mean_cost(trials)
+    several = len(values) > 1
+    return Finalist(
+        label=chosen["label"],
+        trials=entry.trials,
+        parameters=entry.parameters,
+        level=chosen["level"],
+        search_accuracy=entry.accuracy,
+        accuracies=tuple(values),
+        mean=fmean(values),
+        spread=stdev(values) if several else None,
+        interval=mean_interval(values, CONFIDENCE) if several else None,
+        difference=difference,
+        distinguished=distinguished,
+        cheapest=cheapest,
+        seconds=seconds,
+        parameters_count=parameters,
+        multiply_adds=multiply_adds,
+    )
+
+
+def mean_cost(trials: Sequence[FrozenTrial]) -> tuple[float, int | None, int | None]:
+    """Mean training seconds, parameters and multiply-adds of trials of one configuration."""
+    outcomes = [outcome for trial in trials if (outcome := outcome_of(trial))]
+    if not outcomes:
+        return 0.0, None, None
+    seconds = fmean(outcome.seconds for outcome in outcomes)
+    return seconds, outcomes[-1].parameters, outcomes[-1].multiply_adds

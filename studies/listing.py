@@ -8,8 +8,8 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from studies.record import STUDY, TOTAL, read_study
-from studies.slots import Slots
+from studies.opening import open_existing
+from studies.study import SearchStudy
 
 
 @dataclass(frozen=True)
@@ -33,21 +33,18 @@ def list_studies(storage: RDBStorage) -> list[Listed]:
 
 
 def _listed(storage: RDBStorage, summary: optuna.study.StudySummary) -> Listed:
-    if STUDY not in summary.user_attrs:
-        return Listed(summary.study_name, summary.n_trials)
     try:
-        record = read_study(summary.user_attrs, summary.study_name)
-    except ValueError:  # of another version: it is listed like a stranger's
+        study = open_existing(storage, summary.study_name)
+    except ValueError:  # of another program or version
         return Listed(summary.study_name, summary.n_trials)
-    study = optuna.load_study(study_name=summary.study_name, storage=storage)
-    closing = Slots(study.get_trials(deepcopy=False)).closing_trials()
+    closing = study.slots().closing_trials()
     values = [t.value for t in closing if t.state == TrialState.COMPLETE and t.value is not None]
     return Listed(
-        summary.study_name,
+        study.name,
         len(closing),
-        record.space_name,
-        record.data.name,
-        record.epochs,
-        summary.user_attrs.get(TOTAL),
+        study.record.space_name if isinstance(study, SearchStudy) else f"({study.record.kind})",
+        study.data.name,
+        study.epochs,
+        study.total(),
         max(values, default=None),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,8 +100,6 @@ def compare(values_EB: Values, confidence: float = 0.95) -> Comparison:
     Raises:
         ValueError: if the values do not make such a layout.
     """
-    from scipy import stats
-
     _check_confidence(confidence)
     values_EB = np.asarray(values_EB, dtype=float)
     _check_layout(values_EB)
@@ -112,12 +111,19 @@ def compare(values_EB: Values, confidence: float = 0.95) -> Comparison:
     if _is_rounding(spread, values_EB):
         spread, half_width = 0.0, None
     else:
-        critical = float(stats.studentized_range.ppf(confidence, entries, freedom))
-        half_width = critical * spread / math.sqrt(blocks)
+        half_width = _critical(confidence, entries, freedom) * spread / math.sqrt(blocks)
     return Comparison(tuple(map(float, means_E)), blocks, spread, freedom, half_width, confidence)
 
 
-LEAST_RESAMPLED = 10
+@cache
+def _critical(confidence: float, entries: int, freedom: int) -> float:
+    """Quantile of the studentized range, by numerical integration, which takes a while."""
+    from scipy import stats
+
+    return float(stats.studentized_range.ppf(confidence, entries, freedom))
+
+
+LEAST_RESAMPLED = 15
 """Values below which ``resampled_mean_interval`` was found, by simulation, to promise more than it keeps."""
 _RESAMPLES = 9999
 

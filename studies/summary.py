@@ -36,6 +36,8 @@ class Entry:
     parameters: dict[str, Any]
     seconds: float
     """Mean training time of a run."""
+    fingerprint: str
+    """Of the configuration; empty for a trial that another program ran."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def summarize(study: SearchStudy) -> Summary:
         closed=len(closing),
         ended=dict(Counter(reason_of(trial) for trial in closing)),
         attempts=len(study.trials()),
-        leaderboard=_leaderboard(closing),
+        leaderboard=leaderboard(closing),
         levels=tuple(_levels(study, closing)),
         importances=importances(study.optuna),
         seconds_trained=sum(outcome.seconds for outcome in all_outcomes),
@@ -118,17 +120,17 @@ def _completed(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state == TrialState.COMPLETE]
 
 
-def _leaderboard(closing: list[FrozenTrial]) -> tuple[Entry, ...]:
+def leaderboard(closing: list[FrozenTrial]) -> tuple[Entry, ...]:
     """Completed configurations, best mean first; runs of the same configuration are one entry."""
     by_configuration: dict[str, list[FrozenTrial]] = defaultdict(list)
     for trial in _completed(closing):
         setup = setup_of(trial)
-        by_configuration[setup.fingerprint if setup else str(trial.number)].append(trial)
-    entries = [_entry(trials) for trials in by_configuration.values()]
+        by_configuration[setup.fingerprint if setup else f"\0{trial.number}"].append(trial)
+    entries = [_entry(fingerprint, trials) for fingerprint, trials in by_configuration.items()]
     return tuple(sorted(entries, key=lambda entry: -entry.accuracy))
 
 
-def _entry(trials: list[FrozenTrial]) -> Entry:
+def _entry(fingerprint: str, trials: list[FrozenTrial]) -> Entry:
     values = [trial.value for trial in trials if trial.value is not None]
     outcomes = [outcome for trial in trials if (outcome := outcome_of(trial))]
     return Entry(
@@ -138,6 +140,7 @@ def _entry(trials: list[FrozenTrial]) -> Entry:
         trials=tuple(trial.number for trial in trials),
         parameters=dict(trials[0].params),
         seconds=statistics.fmean(outcome.seconds for outcome in outcomes),
+        fingerprint="" if fingerprint.startswith("\0") else fingerprint,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,12 +12,13 @@ from search.options import (
     DEFAULT_STORAGE,
     DataDir,
     Dataset,
+    Device,
     ImageSize,
     Seed,
     Storage,
     TrainSize,
     ValSize,
-    number_or_auto,
+    Workers,
     seconds,
     whole,
 )
@@ -57,19 +58,12 @@ def run(
         str, typer.Option(metavar="NAME", help="auto, none, median, asha or hyperband.")
     ] = "auto",
     seed: Seed = 0,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[
         str,
         typer.Option(metavar="NAME", help="auto (bf16 on CUDA, fp32 on a CPU), fp32 or bf16."),
     ] = "auto",
-    workers: Annotated[
-        Any,
-        typer.Option(
-            parser=number_or_auto,
-            metavar="N|auto",
-            help="Local processes; auto: a CPU's every core, or one on a GPU.",
-        ),
-    ] = "auto",
+    workers: Workers = "auto",
     repeat: Annotated[
         int,
         typer.Option(parser=whole(1), metavar="N", help="Seeds for each point, with --sampler grid."),

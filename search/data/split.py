@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from search.data.images import Labels
 
@@ -96,7 +97,7 @@ def make_fold(
     Args:
         labels_N: class of every image, from 0.
         fold: the part that validates, from 0.
-        folds: how many parts of equal size (to within an image), each with the classes in their proportions.
+        folds: how many parts of equal size, each with its share of every class; both to within an image.
         train_size: how many of the other images train; None: all.
         seed: decides the parts.
         classes: their names, for messages.
@@ -107,7 +108,7 @@ def make_fold(
     fewest = int(np.bincount(labels_N).min())
     if not 2 <= folds <= fewest:
         raise ValueError(f"--folds must be 2 to {fewest} (the images of the smallest class), but got {folds}")
-    val_indices = _even_order(labels_N, seed, stream=0)[fold::folds]
+    val_indices = np.lexsort((_noise(len(labels_N), seed, stream=0), labels_N))[fold::folds]
     rest = np.setdiff1d(np.arange(len(labels_N)), val_indices)
     return _divided(labels_N, val_indices, rest, (None, train_size, seed), classes)
 
@@ -173,10 +174,15 @@ def _even_order(labels: Labels, seed: int, stream: int) -> Labels:
     The r-th image (from 0) of a class with n images comes at (r + 1/2) / n, which is Sainte-Laguë's way of
     sharing out seats; the first image of each class comes before all else, so that no class is left out.
     """
-    # numpy promises that the raw numbers of a generator stay the same in later versions, not its shuffles
-    noise_N = np.random.PCG64(np.random.SeedSequence([seed, stream])).random_raw(len(labels))
+    noise_N = _noise(len(labels), seed, stream)
     by_class_N = np.lexsort((noise_N, labels))
     counts_K = np.bincount(labels)
     rank_N = np.arange(len(labels)) - np.repeat(np.cumsum(counts_K) - counts_K, counts_K)
     place_N = np.where(rank_N == 0, 0.0, (rank_N + 0.5) / np.repeat(counts_K, counts_K))
     return by_class_N[np.lexsort((noise_N[by_class_N], place_N))]
+
+
+def _noise(count: int, seed: int, stream: int) -> NDArray[np.uint64]:
+    # numpy promises that the raw numbers of a generator stay the same in later versions, not its shuffles
+    noise_N: NDArray[np.uint64] = np.random.PCG64(np.random.SeedSequence([seed, stream])).random_raw(count)
+    return noise_N

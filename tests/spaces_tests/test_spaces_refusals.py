@@ -153,7 +153,7 @@ def test_a_parameter_that_is_refused(spec: str, message: str) -> None:
         (
             space_text(LR, head="sampler: tpe"),
             "unknown key 'sampler': known are question, command, cost, result, "
-            "base, balance, pruning_warmup, first, parameters",
+            "base, balance, pruning_warmup, first, together, parameters",
         ),
         (space_text(LR, head="balanced: x"), "unknown key 'balanced': "),
         (f"parameters: {{{LR}}}", "question: must be given: one sentence that the search answers"),

@@ -1,0 +1,167 @@
+"""Configurations trained again on fresh seeds and splits: what ``confirm`` and ``ablate`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from search.data.request import DataRequest
+from search.interrupts import Interrupts
+from search.options import DEFAULT_STORAGE
+from search.session import Screen, Session
+from search.tables import command_line
+from search.text import duration
+from search.workers import WorkerOrder, automatic_count
+from spaces.text import within
+from studies.plan import PlannedEntry, PlanRecord, PlanStudy
+from studies.record import DataRecord, SplitSpec
+from studies.storage import open_storage
+from studies.study import SearchStudy
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where trainings are kept, what they read, and what they run on."""
+
+    storage_url: str
+    dataset: str | None = None
+    """None: what the study says."""
+    data_dir: Path | None = None
+    device: str = "auto"
+    workers: int | None = None
+    """Local processes; None: as many as the device carries."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a configuration is trained again from."""
+
+    name: str
+    """Of the study; of a file, what it is called."""
+    parent: str
+    """The search in the same database; empty for a file."""
+    question: str
+    data: DataRecord
+    split: SplitSpec
+    epochs: int
+
+
+def open_search(where: Where, name: str) -> SearchStudy:
+    """The search of this name, to be written to.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    with within("--storage"):
+        storage = open_storage(where.storage_url, create=False, write=True)
+    return SearchStudy(storage, name)
+
+
+def start_of(study: SearchStudy) -> Start:
+    """A search as what its configurations are trained again from."""
+    split = SplitSpec.model_validate(study.record.split.model_dump(include=set(SplitSpec.model_fields)))
+    return Start(study.name, study.name, study.space.question, study.record.data, split, study.record.epochs)
+
+
+def finish(
+    where: Where, screen: Screen, view: RenderableType | None, following: Sequence[Sequence[str]]
+) -> None:
+    """Show the results, if there are any yet, and the commands to go on with."""
+    nothing = Text("not every configuration has been trained once yet: nothing to compare")
+    commands = [command_line(words, where.storage_url, DEFAULT_STORAGE) for words in following]
+    screen.finish(view or nothing, commands)
+
+
+def plan_record(kind: str, start: Start, folds: int | None) -> PlanRecord:
+    """The record of a plan."""
+    return PlanRecord.model_validate(
+        {
+            "kind": kind,
+            "parent": start.parent,
+            "question": start.question,
+            "data": start.data,
+            "split": start.split,
+            "folds": folds,
+            "epochs": start.epochs,
+        }
+    )
+
+
+def check_data(
+    where: Where, start: Start, folds: int | None, screen: Screen, interrupts: Interrupts
+) -> DataRequest:
+    """Load what will be trained on, and try a fresh split of it.
+
+    Raises:
+        ValueError: if it is not there, is not what the study used, or cannot be divided so.
+    """
+    from search.data.sources import load
+    from search.prepare import check_recorded, split_of
+
+    source = where.dataset or start.data.source
+    if not source:
+        raise ValueError("--dataset: must be given, since the study does not say where its images are")
+    interrupts.raise_from_now_on()
+    request = DataRequest(source, where.data_dir, start.data.image_size)
+    data = load(request, screen.decoding)
+    check_recorded(data, start.data, source)
+    fresh = start.split.model_copy(update={"pooled": True})
+    if folds is not None:
+        fresh = fresh.model_copy(update={"val_size": None, "fold": 0, "folds": folds})
+    split_of(fresh, data)
+    if start.split.val_size is None and data.n_train < len(data.labels_N):
+        screen.say("note: the data set's own validation images are put together with the training images")
+    interrupts.check()
+    return request
+
+
+def train(
+    where: Where,
+    request: DataRequest,
+    plan: PlanStudy,
+    seconds: Mapping[str, float],
+    screen: Screen,
+    interrupts: Interrupts,
+    keep: Path | None = None,
+) -> int:
+    """Run what the plan owes; ``seconds`` is what a training of each entry is expected to take."""
+    from search.prepare import resolve_device
+
+    device = resolve_device(where.device)
+    slots, cells, entries = plan.slots(), plan.cells(), plan.entries()
+    owed = [entries[entry] for slot, (entry, _) in enumerate(cells) if not slots.is_closed(slot)]
+    workers = max(1, min(where.workers or automatic_count(device.type), len(owed)))
+    screen.say(_announcement(plan, owed, len(cells), workers, str(device), seconds))
+    if not owed:
+        return 0
+    order = WorkerOrder(where.storage_url, plan.name, request, str(device), workers, "random", "none", keep)
+    session = Session(plan, order, screen, interrupts)
+    code = session.run()
+    session.say_if_incomplete(code)
+    return code
+
+
+def _announcement(
+    plan: PlanStudy,
+    owed: Sequence[PlannedEntry],
+    total: int,
+    workers: int,
+    device: str,
+    seconds: Mapping[str, float],
+) -> str:
+    blocks = len({block for _, block in plan.cells()})
+    folds = plan.record.folds
+    what = "splits of fresh seeds" if folds is None else f"folds (of {folds}-fold cross-validation)"
+    known = [seconds[entry.fingerprint] for entry in owed if entry.fingerprint in seconds]
+    usual = sum(known) / len(known) if known else None
+    line = (
+        f"{plan.name}: {total} trainings of {plan.epochs} epochs on {blocks} {what}, {total - len(owed)} of "
+        f"them done; {workers} worker(s) on {device}"
+    )
+    if usual and owed:
+        line += f"; about {duration(usual * len(owed) / workers)}, by what such trainings took before"
+    return line
