@@ -113,17 +113,15 @@ class PlanStudy(Study):
         return seed, spec.model_copy(update=fresh)
 
     def shown(self, trial: FrozenTrial) -> dict[str, Any]:
-        repetition = trial.params.get("block")
-        return {"": trial.user_attrs.get(ENTRY, ""), "block": repetition}
+        return {"": trial.user_attrs.get(ENTRY, ""), "block": trial.params.get("block")}
 
     def owe(self, wanted: Sequence[PlannedEntry], blocks: int) -> None:
         """Plan every wanted entry on the first ``blocks`` blocks. What has begun stays as it is; what has not
         begun and is not wanted any more is dropped."""
         with study_lock(self.storage, self.name):
-            entries = self._with_entries(wanted)
-            numbers = [
-                next(i for i, e in enumerate(entries) if e.fingerprint == w.fingerprint) for w in wanted
-            ]
+            by_fingerprint = {entry.fingerprint: entry for entry in reversed(wanted)}
+            entries = self._with_entries(list(reversed(by_fingerprint.values())))
+            numbers = [i for i, entry in enumerate(entries) if entry.fingerprint in by_fingerprint]
             begun = max(self.slots().attempts, default=-1) + 1
             cells = self.cells()[:begun]
             cells += [

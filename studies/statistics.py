@@ -93,6 +93,12 @@ def compare(values_EB: Values, confidence: float = 0.95) -> Comparison:
     best against the rest where the best was picked from these very values. Source: Tukey (1953), The problem
     of multiple comparisons; Montgomery, Design and Analysis of Experiments, section 4.1.
 
+    The means are those over other seeds and splits of the same images. They say less of other images, since
+    the training parts of all splits overlap (Nadeau and Bengio, 2003, Inference for the generalization
+    error). Parts of one cross-validation are not independent either, so that there the intervals are
+    approximate (Bengio and Grandvalet, 2004, No unbiased estimator of the variance of K-fold
+    cross-validation).
+
     Args:
         values_EB: one value for each of E >= 2 entries on each of B >= 2 blocks, none missing.
         confidence: that all intervals hold at once, in (0, 1).
