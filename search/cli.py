@@ -8,13 +8,29 @@ from typing import Any
 
 import typer
 
-from search.commands import look, repeat
+from search.commands import look, model, repeat, report
 from search.commands.dashboard import dashboard
 from search.commands.effects import effects
 from search.commands.run import run
 from search.interrupts import EXIT_CODE
 
-COMMANDS = (run, look.spaces, look.data, look.studies, look.show, repeat.confirm, repeat.ablate, effects, dashboard)
+COMMANDS = (
+    run,
+    look.spaces,
+    look.data,
+    look.studies,
+    look.show,
+    repeat.confirm,
+    repeat.ablate,
+    effects,
+    model.export,
+    model.retrain,
+    model.verify,
+    model.predict,
+    report.report,
+    report.note,
+    dashboard,
+)
 """In the order in which the help lists them."""
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """Whatever is wrong with the words of a command; typer does not export it."""

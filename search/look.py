@@ -202,20 +202,21 @@ def show_study(storage_url: str, name: str, as_json: bool) -> None:
 def _show_plan(plan: PlanStudy, as_json: bool) -> None:
     """Print what a plan's trainings have shown."""
     from search.repeat_tables import ablation_view, finalists_view
-    from studies.ablation import ablation_in
-    from studies.finalists import finalists_in
+    from studies.ablation import Ablation, ablation_in
+    from studies.finalists import Finalists, finalists_in
     from studies.study import SearchStudy
 
+    found: Ablation | Finalists | None
     if plan.record.kind == "ablate":
-        steps = ablation_in(plan)
-        found, view = steps, ablation_view(steps) if steps else None
+        found = ablation_in(plan)
     else:
-        finalists = finalists_in(plan, SearchStudy(plan.storage, plan.record.parent))
-        found, view = finalists, finalists_view(finalists) if finalists else None
+        found = finalists_in(plan, SearchStudy(plan.storage, plan.record.parent))
     if as_json:
         _print_json(asdict(found) if found else None)
+    elif found is None:
+        _console().print(Text(f"{plan.name}: not every configuration has been trained once yet"))
     else:
-        _console().print(view or Text(f"{plan.name}: not every configuration has been trained once yet"))
+        _console().print(finalists_view(found) if isinstance(found, Finalists) else ablation_view(found))
 
 
 def _curves(study: SearchStudy, target: float) -> Table:

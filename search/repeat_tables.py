@@ -73,6 +73,7 @@ def _conclusions(found: Finalists) -> list[str]:
     lines = [f"chosen by the mean: {best.label}, {percent(best.mean)} (n = {found.blocks})"]
     if found.blocks < 2 or len(found.finalists) < 2:
         return [*lines, "a comparison needs two configurations and two splits or more"]
+    lines += _caution(found)
     if close:
         names = ", ".join(each.label for each in close)
         cheap = next(each for each in found.finalists if each.cheapest)
@@ -86,6 +87,15 @@ def _conclusions(found: Finalists) -> list[str]:
         "selection is a part (and a fixed split against fresh ones another)"
     )
     return lines
+
+
+def _caution(found: Finalists) -> list[str]:
+    """What the intervals are not about."""
+    if found.folds is None:
+        return ["intervals are about other seeds and splits of the same images, not about other images"]
+    return [
+        "folds share most of their training images, so that intervals of a cross-validation are approximate"
+    ]
 
 
 def ablation_view(found: Ablation) -> RenderableType:

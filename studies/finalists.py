@@ -46,7 +46,7 @@ class Finalist:
     difference: Interval | None
     """Of its mean minus the best one's, simultaneously with all other pairs; None for the best itself."""
     distinguished: bool
-    """Whether it was distinguished from the best."""
+    """Whether it was distinguished from the best; only meaningful where there is a difference."""
     cheapest: bool
     """Whether it is the one of least training time among the best and those not distinguished from it."""
     seconds: float

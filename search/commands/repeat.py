@@ -29,7 +29,7 @@ def confirm(
     seeds: Annotated[
         int | None,
         typer.Option(
-            parser=whole(1), metavar="N", help="Fresh seeds, each with a fresh split.  [5; with --folds 1]"
+            parser=whole(1), metavar="N", help="Fresh seeds, each with a fresh split.  [5, or 1 with --folds]"
         ),
     ] = None,
     folds: Annotated[
