@@ -89,6 +89,7 @@ def _prepare(
         adapt,
         check_fit,
         data_record,
+        file_hashes,
         resolve_device,
         resolve_precision,
         split_record,
@@ -116,6 +117,7 @@ def _prepare(
         sampler=request.sampler,
         pruner=resolve_pruner(request.pruner, timed, request.space.pruning_warmup),
         repeat=request.repeat,
+        files=file_hashes(adapted.space),
         changes=adapted.changes,
     )
     total = _total(request, adapted.space)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -100,6 +102,22 @@ def data_record(data: ImageData, request: DataRequest) -> DataRecord:
         source=request.dataset if named else str(request.folder),
         image_size=request.image_size,
     )
+
+
+def file_hashes(space: Space) -> dict[str, str]:
+    """By path, 16 digits of the SHA-256 of each file that the space's trials read besides images.
+
+    Raises:
+        ValueError: if one cannot be read.
+    """
+    hashes = {}
+    for name in space.files():
+        try:
+            with Path(name).open("rb") as file:
+                hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        except OSError as error:
+            raise ValueError(f"{name}: cannot be read ({error.strerror or error})") from None
+    return hashes
 
 
 def split_record(split: Split) -> SplitRecord:

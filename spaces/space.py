@@ -36,7 +36,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from spaces.ablation import Together
+from spaces.ablation import Together, leaves
 from spaces.catalog import built_in, find
 from spaces.checks import check_balance, check_corners, check_first
 from spaces.config import Configuration
@@ -50,6 +50,9 @@ from spaces.text import brief, digest, dump_yaml, load_yaml, unknown, within
 from spaces.tree import PRESET, Tree, at, put, put_all
 
 __all__ = ["Row", "Space", "built_in"]
+
+FILE_SETTINGS = ("data.noise_file", "model.weights")
+"""The settings that name files."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +256,14 @@ class Space:
                 "parameters": {parameter.name: parameter.spec() for parameter in self.parameters},
             }
         )
+
+    def files(self) -> list[str]:
+        """The files that trials read besides images: tables of labels, trained weights."""
+        settings = [p.domain.setting(option) for p in self.parameters for option in p.domain.ends()]
+        paths = [p.path for p in self.parameters for _ in p.domain.ends()]
+        written = [put_all({}, path, setting, None) for path, setting in zip(paths, settings, strict=True)]
+        found = (leaves(tree) for tree in (self.base.tree(), *written))
+        return sorted({str(each[path]) for each in found for path in FILE_SETTINGS if each.get(path)})
 
     def rows(self) -> list[Row]:
         """The parameters for a table."""

@@ -103,6 +103,8 @@ class StudyRecord(_Record):
     pruner: str
     repeat: int = 1
     """Slots for each point of a grid."""
+    files: dict[str, str] = {}
+    """By the path of each file that trials read besides images, the beginning of its SHA-256."""
     changes: tuple[str, ...] = ()
     """How the space was adapted, for people to read."""
 

@@ -190,4 +190,5 @@ def _identity(of: StudyRecord) -> dict[str, Any]:
         "the space": f"{of.space_name} ({of.space_fingerprint[:8]})",
         "sampling on the grid": of.sampler == "grid",
         "the repeats of the grid": of.repeat,
+        "the content of the files named": of.files,
     }

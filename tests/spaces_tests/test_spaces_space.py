@@ -462,3 +462,15 @@ def test_a_base_whose_variant_is_no_option_has_no_values_to_show() -> None:
     )
     assert [row.base for row in space.rows()] == ["adam", ""]
     assert space.base_values == {}
+
+
+def test_files_that_trials_read_are_found_in_the_base_and_in_options() -> None:
+    text = """
+question: Which labels?
+base: {data: {noise: file, noise_file: a.csv, noise_column: worse}}
+parameters:
+  data.noise_file: {choice: [a.csv, b.csv], role: scientific}
+  model: {choice: {old: {name: vgg}, known: {name: torchvision, weights: w.safetensors}}, role: scientific}
+"""
+    assert Space.read(text, "mine", "mine").files() == ["a.csv", "b.csv", "w.safetensors"]
+    assert Space.load("regularization").files() == []

@@ -487,6 +487,7 @@ def test_a_study_without_a_total_always_has_another_slot(storage: RDBStorage) ->
         ({"epochs": 9}, ["the epochs is 6 in the study, but 9 now", "choose another --study"]),
         ({"precision": "bf16"}, ["the precision is fp32 in the study, but bf16 now"]),
         ({"sampler": "grid"}, ["grid"]),
+        ({"files": {"labels.csv": "0123"}}, ["the content of the files named is {} in the study, but"]),
         ({"repeat": 2}, ["the repeats of the grid is 1 in the study, but 2 now"]),
         ({"epochs": 9, "precision": "bf16"}, ["the epochs", "the precision"]),
     ],
