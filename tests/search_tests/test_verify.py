@@ -1,0 +1,97 @@
+"""A recorded training again: the same to the last bit, or what differs."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from exports import export, make_folder, search
+
+from search.data.request import DataRequest
+from search.interrupts import Interrupts
+from search.retrain_screen import RetrainScreen
+from search.verify import VerifyRequest, verify
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("verify")
+    images = make_folder(root / "images", test=0)
+    search(f"sqlite:///{root}/s.db", DataRequest(str(images), root / "data"), trials=2)
+    export(f"sqlite:///{root}/s.db", root / "best.yaml")
+    return root / "best.yaml"
+
+
+@pytest.fixture
+def again(exported: Path, tmp_path: Path, capsys):
+    """Verify the file with some of its text replaced; the exit code, and what was said."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+
+    def run(edits: dict[str, str], **options) -> tuple[int, str]:
+        text = exported.read_text()
+        for old, new in edits.items():
+            assert old in text
+            text = new.join(text.rsplit(old, 1))
+        (tmp_path / "mine.yaml").write_text(text)
+        settings = {"data_dir": exported.parent / "data", **options}
+        code = verify(VerifyRequest(tmp_path / "mine.yaml", **settings), RetrainScreen(), Interrupts())
+        return code, capsys.readouterr().out
+
+    yield run
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def test_the_same_configuration_seed_and_split_give_the_same_accuracy_to_the_last_bit(again):
+    code, said = again({})
+    assert code == 0
+    assert said.splitlines()[-1] == "verified: the same to the last bit"
+    assert "seed" in said.splitlines()[0]
+
+
+def accuracy(exported: Path) -> str:
+    lines = exported.read_text().splitlines()
+    return next(line.strip() for line in lines if line.startswith("  accuracy: "))
+
+
+def test_another_value_on_the_same_device_and_versions_is_an_error(again, exported):
+    code, said = again({accuracy(exported): "accuracy: 0.125"})
+    assert code == 1
+    assert "not the same: +" in said
+    assert "although device and versions are the same" in said
+
+
+def test_another_value_by_other_versions_is_said_and_no_error(again, exported):
+    code, said = again({accuracy(exported): "accuracy: 0.125", "    torch: ": "    torch: 1."})
+    assert code == 0
+    assert "which need not be the same, since torch is" in said
+
+
+def test_the_same_value_by_another_device_is_verified_with_a_word_on_it(again):
+    code, said = again({"  device: CPU": "  device: CPU of an old"})
+    assert code == 0
+    assert "the same to the last bit, although the device is CPU" in said
+
+
+@pytest.mark.parametrize(
+    ("edits", "options", "said"),
+    [
+        ({"dropout: 0.0": "dropout: 0.1"}, {}, "nothing to verify against"),
+        ({}, {"run": 2}, r"--run: the file has 1 run\(s\), but got 2"),
+        ({"  hash: ": "  hash: 0"}, {}, "split recorded"),
+        ({"    seed: 0": "    seed: 1"}, {}, "split: "),
+        ({"  epoch: ": "  epoch: -"}, {}, r"runs\.0\.epoch"),
+        ({}, {"device": "cuda:99"}, "--device"),
+    ],
+)
+def test_what_cannot_be_verified_is_refused(again, edits, options, said):
+    with pytest.raises(ValueError, match=said):
+        again(edits, **options)
+
+
+def test_other_data_are_refused(again, tmp_path):
+    other = make_folder(tmp_path / "other", train=20, test=0)
+    with pytest.raises(ValueError, match=r"--dataset: .* hash"):
+        again({}, dataset=str(other))
