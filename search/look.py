@@ -201,7 +201,7 @@ def show_study(storage_url: str, name: str, as_json: bool) -> None:
 
 def _show_plan(plan: PlanStudy, as_json: bool) -> None:
     """Print what a plan's trainings have shown."""
-    from search.repeat_tables import ablation_view, finalists_view
+    from search.repeating.tables import ablation_view, finalists_view
     from studies.ablation import Ablation, ablation_in
     from studies.finalists import Finalists, finalists_in
     from studies.study import SearchStudy

@@ -41,7 +41,7 @@ def export(
     data_dir: DataDir = None,
 ) -> None:
     """Write a configuration with all that is needed to train it again, anywhere."""
-    from search.exporting import ExportRequest, export_study
+    from search.retraining.exporting import ExportRequest, export_study
 
     request = ExportRequest(study, output, trial, top, confirmed, storage, dataset, data_dir)
     for line in export_study(request):
@@ -78,9 +78,9 @@ def retrain(
 ) -> None:
     """Train an exported configuration for keeps, and judge it once on the test images."""
     interrupts = Interrupts()
-    from search.retrain import RetrainRequest
-    from search.retrain import retrain as train
-    from search.retrain_screen import RetrainScreen
+    from search.retraining.retrain import RetrainRequest
+    from search.retraining.retrain import retrain as train
+    from search.retraining.screen import RetrainScreen
 
     request = RetrainRequest(
         file, output, seeds, keep_validation, dataset, data_dir, device, precision, workers, storage
@@ -99,9 +99,9 @@ def verify(
 ) -> None:
     """Train a recorded run again: the same validation accuracy to the last bit, or what differs."""
     interrupts = Interrupts()
-    from search.retrain_screen import RetrainScreen
-    from search.verify import VerifyRequest
-    from search.verify import verify as train_again
+    from search.retraining.screen import RetrainScreen
+    from search.retraining.verify import VerifyRequest
+    from search.retraining.verify import verify as train_again
 
     request = VerifyRequest(file, run, dataset, data_dir, device)
     raise typer.Exit(train_again(request, RetrainScreen(), interrupts))
@@ -115,7 +115,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Give the class of images, and its probability."""
-    from search import predict as judge
+    from search.retraining import predict as judge
 
     predictions = judge.predict(run, images, top, device)
     if as_json:

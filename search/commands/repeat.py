@@ -50,8 +50,8 @@ def confirm(
 ) -> None:
     """Repeat the best configurations on fresh seeds and fresh splits, at full length."""
     interrupts = Interrupts()
-    from search.confirm import confirm as carry_out
-    from search.repeat import Where
+    from search.repeating.common import Where
+    from search.repeating.confirm import confirm as carry_out
     from search.screen import make_screen
 
     where = Where(storage, dataset, data_dir, device, workers)
@@ -90,8 +90,8 @@ def ablate(
 ) -> None:
     """Say what each setting of the winner is worth: put back alone, and put into the base alone."""
     interrupts = Interrupts()
-    from search.ablate import ablate as carry_out
-    from search.repeat import Where
+    from search.repeating.ablate import ablate as carry_out
+    from search.repeating.common import Where
     from search.screen import make_screen
 
     where = Where(storage, dataset, data_dir, device, workers)

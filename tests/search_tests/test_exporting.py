@@ -11,10 +11,10 @@ import torch
 from exports import make_folder, search
 
 from search.data.request import DataRequest
-from search.exporting import ExportRequest, export_study
 from search.objective import TrialRun
 from search.prepare import StudyData, split_of
-from search.repeat import plan_record, start_of
+from search.repeating.common import plan_record, start_of
+from search.retraining.exporting import ExportRequest, export_study
 from studies.export import read_export
 from studies.finalists import choose_top, confirm_name, remember_choices
 from studies.plan import find_plan, open_plan

@@ -15,7 +15,7 @@ from search.pictures.confusion import draw_confusion_matrix
 from search.pictures.curves import Curves, draw_learning_curves
 from search.pictures.feature_map import MOST, chosen_images, draw_feature_map, pca, tsne
 from search.pictures.tiles import MOST_WRONG, draw_filters, draw_misclassified
-from search.trained import TrainedModel
+from search.retraining.trained import TrainedModel
 from spaces.config import Configuration
 
 HOSTILE = ["$x^$", "\\frac{", "_hidden", "a" * 300, "<b>&amp;", "%s {0}", "line\nbreak", "猫", "", "$"]

@@ -15,9 +15,9 @@ from PIL import Image
 
 from search.data.request import DataRequest
 from search.data.sources import load, load_test
-from search.predict import as_line, predict
-from search.retrain import RetrainRequest, _config
-from search.seed_run import SeedOrder, train_seed
+from search.retraining.predict import as_line, predict
+from search.retraining.retrain import RetrainRequest, _config
+from search.retraining.seed_run import SeedOrder, train_seed
 
 ROOT = Path(__file__).parents[2]
 

@@ -20,14 +20,14 @@ from sklearn import metrics as reference
 
 from search.data.request import DataRequest
 from search.data.sources import load, load_test
-from search.exported import exported_split
 from search.interrupts import Interrupts
-from search.look_keeper import LookKeeper
-from search.measures import over_seeds
-from search.retrain import RetrainRequest, figure_text, retrain
-from search.retrain_screen import RetrainScreen
-from search.seed_run import SeedOrder, train_seed
-from search.trained import TrainedConfiguration, TrainedModel, read_config
+from search.retraining.exported import exported_split
+from search.retraining.look_keeper import LookKeeper
+from search.retraining.measures import over_seeds
+from search.retraining.retrain import RetrainRequest, figure_text, retrain
+from search.retraining.screen import RetrainScreen
+from search.retraining.seed_run import SeedOrder, train_seed
+from search.retraining.trained import TrainedConfiguration, TrainedModel, read_config
 from studies.export import read_export
 from studies.looks import looks_of
 from studies.storage import open_storage
@@ -56,7 +56,7 @@ class Here:
 
     def order(self, folder: Path, index: int, keep: bool = False, has_test: bool = True) -> SeedOrder:
         """The order of a seed as the command makes it."""
-        from search.retrain import _config
+        from search.retraining.retrain import _config
 
         data = DataRequest(str(self.images), self.data_dir)
         request = RetrainRequest(self.file, folder, seeds=index, keep_validation=keep)
@@ -132,7 +132,7 @@ def test_the_file_gives_the_same_test_accuracy_in_a_new_process_to_the_last_digi
     program = (
         "import sys, torch; from pathlib import Path\n"
         "from search.data.request import DataRequest; from search.data.sources import load_test\n"
-        "from search.trained import TrainedModel\n"
+        "from search.retraining.trained import TrainedModel\n"
         "torch.set_num_threads(1)\n"
         "test = load_test(DataRequest(sys.argv[2], Path(sys.argv[3])))\n"
         "model = TrainedModel.load(Path(sys.argv[1]), torch.device('cpu'))\n"

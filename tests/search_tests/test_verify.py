@@ -10,8 +10,8 @@ from exports import export, make_folder, search
 
 from search.data.request import DataRequest
 from search.interrupts import Interrupts
-from search.retrain_screen import RetrainScreen
-from search.verify import VerifyRequest, verify
+from search.retraining.screen import RetrainScreen
+from search.retraining.verify import VerifyRequest, verify
 
 
 @pytest.fixture(scope="module")

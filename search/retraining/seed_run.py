@@ -26,15 +26,15 @@ from search.data.images import Images, Labels
 from search.data.request import DataRequest
 from search.data.sources import load_test
 from search.data.split import Split
-from search.exported import exported_split, load_exported
-from search.measures import accuracy_of, confusion, loss_of, per_class
 from search.objective import device_name, versions
 from search.pictures.confusion import draw_confusion_matrix
 from search.pictures.curves import Curves, draw_learning_curves
 from search.pictures.feature_map import chosen_images, draw_feature_map
 from search.pictures.tiles import draw_filters, draw_misclassified
+from search.retraining.exported import exported_split, load_exported
+from search.retraining.measures import accuracy_of, confusion, loss_of, per_class
+from search.retraining.trained import METRICS, WEIGHTS, TrainedConfiguration, TrainedModel, write_config
 from search.text import percent
-from search.trained import METRICS, WEIGHTS, TrainedConfiguration, TrainedModel, write_config
 from search.training.engine import Run
 from search.training.reports import EpochReport, Result
 from search.training.resident import make_resident

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from search.interrupts import Interrupts
-from search.repeat import Where, check_data, finish, open_search, plan_record, start_of, train
-from search.repeat_tables import finalists_view
+from search.repeating.common import Where, check_data, finish, open_search, plan_record, start_of, train
+from search.repeating.tables import finalists_view
 from search.session import Screen
 from search.workers import prepare_workers
 from spaces.text import within

@@ -17,7 +17,7 @@ from search.data.decode import decode
 from search.data.folder import IMAGE_SUFFIXES
 from search.data.images import Images
 from search.prepare import resolve_device
-from search.trained import TrainedModel, read_config
+from search.retraining.trained import TrainedModel, read_config
 from search.training.evaluation import BATCH
 from spaces.text import plain
 

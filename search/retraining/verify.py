@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from search.exported import device_for, exported_split, load_exported, request_of
 from search.interrupts import Interrupts
 from search.objective import device_name, versions
-from search.retrain_screen import RetrainScreen, epoch_line
+from search.retraining.exported import device_for, exported_split, load_exported, request_of
+from search.retraining.screen import RetrainScreen, epoch_line
 from search.text import duration
 from search.training.engine import fit
 from search.training.reports import EpochReport, Result

@@ -12,7 +12,7 @@ import torch
 from search.data.request import DataRequest
 from search.pictures.feature_map import chosen_images, draw_feature_map
 from search.prepare import StudyData, resolve_device
-from search.trained import TrainedModel
+from search.retraining.trained import TrainedModel
 from search.training.engine import fit
 from search.training.features import build_network
 from search.weights import load_weights, save_weights

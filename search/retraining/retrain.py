@@ -27,18 +27,26 @@ from search.data.describe import channel_statistics
 from search.data.images import ImageData
 from search.data.request import DataRequest
 from search.data.sources import load_test
-from search.exported import device_for, exported_split, load_exported, request_of
 from search.interrupts import EXIT_CODE, Interrupts
-from search.look_keeper import LookKeeper
-from search.measures import over_seeds, per_class_over_seeds
 from search.objective import device_name, versions
 from search.pictures.confusion import draw_confusion_matrix
 from search.pictures.curves import Curves, draw_learning_curves
 from search.prepare import check_fit, resolve_precision
-from search.retrain_screen import RetrainScreen
-from search.seed_run import SeedOrder, joined, main
+from search.retraining.exported import device_for, exported_split, load_exported, request_of
+from search.retraining.look_keeper import LookKeeper
+from search.retraining.measures import over_seeds, per_class_over_seeds
+from search.retraining.screen import RetrainScreen
+from search.retraining.seed_run import SeedOrder, joined, main
+from search.retraining.trained import (
+    CONFIG,
+    METRICS,
+    WEIGHTS,
+    Trained,
+    TrainedConfiguration,
+    read_config,
+    write_config,
+)
 from search.text import duration, percent
-from search.trained import CONFIG, METRICS, WEIGHTS, Trained, TrainedConfiguration, read_config, write_config
 from search.workers import prepare_workers
 from studies.base import derived_seed
 from studies.export import ExportedConfiguration, read_export, write_text

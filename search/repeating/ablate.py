@@ -9,8 +9,17 @@ from pathlib import Path
 from optuna.storages import RDBStorage
 
 from search.interrupts import Interrupts
-from search.repeat import Start, Where, check_data, finish, open_search, plan_record, start_of, train
-from search.repeat_tables import ablation_view
+from search.repeating.common import (
+    Start,
+    Where,
+    check_data,
+    finish,
+    open_search,
+    plan_record,
+    start_of,
+    train,
+)
+from search.repeating.tables import ablation_view
 from search.session import Screen
 from search.workers import prepare_workers
 from spaces.ablation import DEFAULT_TOGETHER, Together
@@ -61,7 +70,7 @@ def ablate(
         ValueError: for whatever a user can get wrong, before anything is made.
     """
     prepare_workers()
-    from search.step_features import MODELS, draw_features
+    from search.repeating.step_features import MODELS, draw_features
 
     seeds, together, features = settings
     source = _of_file(where, Path(name)) if _is_file(name) else _of_study(where, name)

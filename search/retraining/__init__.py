@@ -1,0 +1,1 @@
+"""What becomes of one configuration: exported, trained for keeps, verified, and put to use."""
