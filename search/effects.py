@@ -7,8 +7,9 @@ import shlex
 from dataclasses import asdict, replace
 
 from rich.console import Console
+from rich.text import Text
 
-from search.effects_view import effects_view
+from search.effects_view import effects_view, next_lines
 from search.options import DEFAULT_STORAGE
 from spaces.text import within
 from studies.effects import Effects, read_effects
@@ -32,6 +33,9 @@ def show_effects(storage_url: str, name: str, as_json: bool) -> None:
     console = Console()
     console = console if console.is_terminal else Console(width=140)
     console.print(effects_view(effects))
+    console.print()
+    for line in next_lines(effects):
+        console.print(Text(line), soft_wrap=True)
 
 
 def _with_storage(effects: Effects, storage_url: str) -> Effects:

@@ -12,12 +12,12 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from search.text import duration, percent, sparkline
 from studies.effects import Effects, LevelEffect, ParameterEffect
 from studies.finalists import Finalist
 from studies.importance import Importances
 from studies.interactions import Cell, Interaction
 from studies.statistics import LEAST_RESAMPLED, Interval
+from studies.text import duration, percent, sparkline
 
 MOST_IMPORTANCES = 15
 """Rows of the table of importances."""
@@ -276,9 +276,9 @@ def _closing(effects: Effects) -> Iterable[RenderableType]:
         yield Text()
     for note in effects.missing:
         yield Text(f"note: {note}")
-    yield Text()
-    if not effects.next:
-        yield Text("nothing that another command would settle")
-    for suggestion in effects.next:
-        yield Text(f"to settle {suggestion.why}")
-        yield Text(f"  {suggestion.command}", no_wrap=True, overflow="ignore")
+
+
+def next_lines(effects: Effects) -> list[str]:
+    """What another command would settle, and the commands, each on a line that can be copied."""
+    lines = [line for each in effects.next for line in (f"to settle {each.why}", f"  {each.command}")]
+    return lines or ["nothing that another command would settle"]

@@ -18,10 +18,10 @@ from search.data.request import DataRequest
 from search.data.sources import load
 from search.data.split import make_split
 from search.screen import make_screen
-from search.text import percent, settings, sparkline
 from spaces.domain import Value
 from spaces.space import Space
 from spaces.text import within
+from studies.text import percent, settings, sparkline
 
 if TYPE_CHECKING:
     from studies.plan import PlanStudy

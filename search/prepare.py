@@ -141,18 +141,22 @@ def split_of(spec: SplitSpec, data: ImageData) -> Split:
     Raises:
         ValueError: if the sizes do not fit the data, or the images are not those that were recorded.
     """
+    split = _divide(spec, data)
+    if isinstance(spec, SplitRecord) and spec.hash != split.hash:
+        raise ValueError(
+            f"the split recorded is {spec.hash}, but these data and this version make it {split.hash}"
+        )
+    return split
+
+
+def _divide(spec: SplitSpec, data: ImageData) -> Split:
     if spec.folds is not None and spec.fold is not None:
         return make_fold(data.labels_N, spec.fold, spec.folds, spec.train_size, spec.seed, data.classes)
     n_train, val_size = data.n_train, spec.val_size
     if spec.pooled and n_train < len(data.labels_N):
         val_size = len(data.labels_N) - n_train if val_size is None else val_size
         n_train = len(data.labels_N)
-    split = make_split(data.labels_N, n_train, val_size, spec.train_size, spec.seed, data.classes)
-    if isinstance(spec, SplitRecord) and spec.hash != split.hash:
-        raise ValueError(
-            f"the split recorded is {spec.hash}, but these data and this version make it {split.hash}"
-        )
-    return split
+    return make_split(data.labels_N, n_train, val_size, spec.train_size, spec.seed, data.classes)
 
 
 def check_recorded(data: ImageData, record: DataRecord, source: str) -> None:

@@ -12,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.text import duration, percent, settings, sparkline
 from studies import progress as study_progress
+from studies.text import duration, percent, settings, sparkline
 
 WORTH_A_LINE = 5000
 """Images whose decoding takes a second or more."""

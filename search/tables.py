@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from search.text import duration, percent, settings, sparkline
 from studies.summary import Entry, Level, Summary
+from studies.text import duration, percent, settings, sparkline
 from studies.urls import masked
 
 SHOWN = 10

@@ -25,8 +25,9 @@ from studies.record import DataRecord, History, Outcome, Reason, SplitSpec
 from studies.slots import Slots
 from studies.storage import study_lock
 
-TRAINING, SAMPLING, REPEATING, SPLITTING = range(4)
-"""What seeds are derived for: of trainings and of sampling in a search, of trainings and splits in a plan."""
+TRAINING, SAMPLING, REPEATING, SPLITTING, RETRAINING = range(5)
+"""What seeds are derived for: of trainings and of sampling in a search, of trainings and splits in a plan,
+of trainings for keeps."""
 
 
 def derived_seed(study_seed: int, purpose: int, index: int) -> int:

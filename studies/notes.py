@@ -20,8 +20,8 @@ from spaces.text import brief
 from studies.base import Study
 from studies.storage import study_lock
 
-BEGIN = "<!-- cifar-search writes from here to the end mark; write above or below -->"
-END = "<!-- cifar-search: end mark -->"
+BEGIN = "[//]: # (cifar-search writes from here to the end mark; write above or below)"
+END = "[//]: # (cifar-search: end mark)"
 LONGEST_TEXT = 20_000
 """Characters that are added to a note at once."""
 _LINE = rf"(?!{re.escape(BEGIN)}$).*\n"

@@ -8,13 +8,9 @@ from typing import Annotated
 import typer
 
 from search.interrupts import Interrupts
-from search.options import DEFAULT_STORAGE, DataDir, Json, Storage, whole
+from search.options import DEFAULT_STORAGE, DataDir, Json, OtherDataset, Storage, Workers, whole
 
 Exported = Annotated[Path, typer.Argument(metavar="FILE", help="A file that export wrote.")]
-OtherDataset = Annotated[
-    str | None,
-    typer.Option("--dataset", metavar="NAME|FOLDER", help="Where the data are.  [where the file says]"),
-]
 Device = Annotated[
     str,
     typer.Option(
@@ -66,7 +62,7 @@ def retrain(
     precision: Annotated[
         str, typer.Option(metavar="NAME", help="recorded, auto, fp32 or bf16.")
     ] = "recorded",
-    workers: Annotated[int, typer.Option(parser=whole(1), metavar="N", help="Trainings at a time.")] = 1,
+    workers: Workers = "auto",
     storage: Annotated[
         str | None,
         typer.Option(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from optuna.trial import FrozenTrial, TrialState
 
 from search.dashboard.artifacts import Artifact
-from search.text import percent
 from spaces.config import Configuration, SupervisedContrastive
 from studies.ablation import Ablation, ablation_in, ablation_of
 from studies.base import Study
@@ -23,6 +22,7 @@ from studies.plan import ENTRY, PlanStudy
 from studies.record import confusion_of, curve_of, history_of, setup_of
 from studies.study import SearchStudy
 from studies.summary import Entry, leaderboard
+from studies.text import percent
 
 if TYPE_CHECKING:
     from studies.figures import Chart

@@ -13,7 +13,6 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from search.options import DEFAULT_STORAGE
-from search.text import duration, percent, setting
 from spaces.ablation import leaves
 from spaces.config import Configuration
 from spaces.space import built_in
@@ -22,6 +21,7 @@ from studies.notes import escape_markdown
 from studies.plan import ENTRY, PlanStudy
 from studies.record import Outcome, StudyRecord, curve_of, outcome_of, reason_of, setup_of
 from studies.study import SearchStudy
+from studies.text import duration, percent, setting
 from studies.urls import masked
 
 LONGEST_CELL = 120

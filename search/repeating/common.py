@@ -14,13 +14,13 @@ from search.interrupts import Interrupts
 from search.options import DEFAULT_STORAGE
 from search.session import Screen, Session
 from search.tables import command_line
-from search.text import duration
 from search.workers import WorkerOrder, automatic_count
 from spaces.text import within
 from studies.plan import PlannedEntry, PlanRecord, PlanStudy
 from studies.record import DataRecord, SplitSpec
 from studies.storage import open_storage
 from studies.study import SearchStudy
+from studies.text import duration
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,9 @@ def check_data(
         ValueError: if it is not there, is not what the study used, or cannot be divided so.
     """
     from search.data.sources import load
-    from search.prepare import check_recorded, split_of
+    from search.prepare import check_recorded, resolve_device, split_of
 
+    resolve_device(where.device)
     source = where.dataset or start.data.source
     if not source:
         raise ValueError("--dataset: must be given, since the study does not say where its images are")

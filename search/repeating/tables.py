@@ -9,10 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from search.text import duration, percent, setting, settings
 from studies.ablation import Ablation, Step
 from studies.finalists import Finalist, Finalists
 from studies.statistics import Interval
+from studies.text import duration, percent, setting, settings
 
 
 def finalists_view(found: Finalists) -> RenderableType:
@@ -49,7 +49,7 @@ def _finalist_cells(finalist: Finalist, found: Finalists) -> list[str | Text]:
         percent(finalist.search_accuracy),
         percent(finalist.mean),
         points(finalist.spread),
-        between(finalist.interval),
+        within_unit(finalist.interval),
         points(finalist.gap, signed=True),
         between(finalist.difference, signed=True),
         duration(finalist.seconds),
@@ -160,6 +160,11 @@ def between(interval: Interval | None, signed: bool = False) -> str:
     if interval is None:
         return "-"
     return f"{points(interval.low, signed)} to {points(interval.high, signed)}"
+
+
+def within_unit(interval: Interval | None) -> str:
+    """An interval of an accuracy: what lies below 0 or above 100 % is cut off."""
+    return between(interval and Interval(max(0.0, interval.low), min(1.0, interval.high)))
 
 
 def large(count: int | None) -> str:

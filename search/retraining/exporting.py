@@ -10,7 +10,6 @@ from pathlib import Path
 from optuna.storages import RDBStorage
 
 from search.data.request import DataRequest
-from search.text import percent
 from spaces.text import within
 from studies.export import (
     ExportedConfiguration,
@@ -24,6 +23,7 @@ from studies.finalists import finalists_of
 from studies.record import DataRecord, SplitRecord, SplitSpec
 from studies.storage import open_storage
 from studies.study import SearchStudy
+from studies.text import percent
 
 
 @dataclass(frozen=True)

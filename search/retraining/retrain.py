@@ -46,13 +46,11 @@ from search.retraining.trained import (
     read_config,
     write_config,
 )
-from search.text import duration, percent
-from search.workers import prepare_workers
-from studies.base import derived_seed
+from search.workers import automatic_count, prepare_workers
+from studies.base import RETRAINING, derived_seed
 from studies.export import ExportedConfiguration, read_export, write_text
+from studies.text import duration, percent
 
-RETRAINING = 4
-"""What seeds are derived for, after the purposes of ``studies.base``."""
 POLL = 0.5
 """Seconds between two looks at Ctrl-C."""
 
@@ -70,7 +68,8 @@ class RetrainRequest:
     device: str = "auto"
     precision: str = "recorded"
     """recorded, auto, fp32 or bf16."""
-    workers: int = 1
+    workers: int | None = None
+    """Trainings at a time; None: as many as the device carries."""
     storage_url: str | None = None
     """Where looks are recorded; None: where the export says that its study is."""
 
@@ -199,6 +198,7 @@ class _Session:
         self._request, self._config = request, config
         self._screen, self._interrupts = screen, interrupts
         self._has_test = has_test
+        self._workers = request.workers or automatic_count(device.type)
         self._orders = [
             SeedOrder(config, source, has_test, str(device), request.folder, index, seed)
             for index, seed in enumerate(config.trained.seeds, start=1)
@@ -230,7 +230,7 @@ class _Session:
         screen.say(
             f"{missing} training(s) to do, {total - missing} of {total} finished before: {trained.epochs} "
             f"epochs on {trained.train_images} images{held_out}; "
-            f"{self._request.workers} at a time on {trained.device}, {trained.precision}"
+            f"{self._workers} at a time on {trained.device}, {trained.precision}"
         )
         patience = self._config.settings.training.patience
         if patience and not trained.keep_validation:
@@ -252,14 +252,14 @@ class _Session:
         if not run.seconds:
             return "how long it takes will be said after the first epoch"
         one = run.seconds * self._config.trained.train_images / max(run.split.train_images, 1)
-        rounds = -(-missing // self._request.workers)
+        rounds = -(-missing // self._workers)
         return f"about {duration(one * rounds)}, by the recorded run on {run.device or 'an unknown device'}"
 
     def _watch(self, waiting: deque[SeedOrder]) -> None:
         trained = self._config.trained
-        self._screen.begin(len(waiting), trained.epochs, self._request.workers, trained.keep_validation)
+        self._screen.begin(len(waiting), trained.epochs, self._workers, trained.keep_validation)
         while (waiting or self._living) and not self._interrupts.count and not self._failed:
-            while waiting and len(self._living) < self._request.workers:
+            while waiting and len(self._living) < self._workers:
                 self._start(waiting.popleft())
             for pipe in connection.wait(list(self._living), POLL):
                 assert isinstance(pipe, connection.Connection)

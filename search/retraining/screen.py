@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from search.screen import WORTH_A_LINE
-from search.text import duration, percent
 from search.training.reports import EpochReport
+from studies.text import duration, percent
 
 
 class RetrainScreen:

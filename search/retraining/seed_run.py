@@ -34,11 +34,11 @@ from search.pictures.tiles import draw_filters, draw_misclassified
 from search.retraining.exported import exported_split, load_exported
 from search.retraining.measures import accuracy_of, confusion, loss_of, per_class
 from search.retraining.trained import METRICS, WEIGHTS, TrainedConfiguration, TrainedModel, write_config
-from search.text import percent
 from search.training.engine import Run
 from search.training.reports import EpochReport, Result
 from search.training.resident import make_resident
 from search.weights import save_weights
+from studies.text import percent
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Tell = Callable[[str, Any], None]

@@ -11,11 +11,11 @@ from search.interrupts import Interrupts
 from search.objective import device_name, versions
 from search.retraining.exported import device_for, exported_split, load_exported, request_of
 from search.retraining.screen import RetrainScreen, epoch_line
-from search.text import duration
 from search.training.engine import fit
 from search.training.reports import EpochReport, Result
 from search.training.resident import make_resident
 from studies.export import ExportedConfiguration, ExportedRun, read_export
+from studies.text import duration
 
 
 @dataclass(frozen=True)

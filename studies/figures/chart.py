@@ -11,6 +11,7 @@ from typing import Literal
 import plotly.graph_objects as go
 
 from spaces.text import short_number
+from studies.text import duration
 
 Cell = str | int | float | bool | None
 Kind = Literal["text", "count", "share", "points", "seconds", "number", "setting"]
@@ -90,18 +91,10 @@ def _show_number(number: float, kind: Kind) -> str:
     if kind == "points":
         return f"{100 * number:+.2f}".replace("-", "\N{MINUS SIGN}")
     if kind == "seconds":
-        return show_seconds(number)
+        return duration(number)
     if isinstance(number, int):
         return f"{number:,}"
     return short_number(float(f"{number:.4g}"))
-
-
-def show_seconds(seconds: float) -> str:
-    """A time as people say it: 4.2 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _written(cell: Cell) -> Cell:

@@ -17,21 +17,10 @@ from studies.figures.style import (
     short,
 )
 from studies.summary import Entry
+from studies.text import settings
 
 MOST = 20
 """Configurations drawn; the table has all."""
-
-
-def settings_text(parameters: dict[str, object]) -> str:
-    """Parameters by the last part of their names: lr 0.05, dropout 0.3."""
-    return ", ".join(f"{name.split('.')[-1]} {setting_text(value)}" for name, value in parameters.items())
-
-
-def setting_text(value: object) -> str:
-    """A setting, short."""
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return str(value)
 
 
 def leaderboard_chart(entries: Sequence[Entry], val_images: int) -> Chart | None:
@@ -50,7 +39,7 @@ def leaderboard_chart(entries: Sequence[Entry], val_images: int) -> Chart | None
         x=[per_cent(entry.accuracy) for entry in shown], y=list(range(len(shown))), mode="markers",
         marker={"size": 10, "color": BLUE}, name="accuracy",
         error_x={"type": "data", "array": [per_cent(_error(e, val_images)) for e in shown], "thickness": 1.2},
-        text=[short(settings_text(entry.parameters), 160) for entry in shown],
+        text=[short(settings(entry.parameters), 160) for entry in shown],
         hovertemplate="%{x:.2f} %<br>%{text}<extra></extra>", showlegend=False,
     )  # fmt: skip
     accuracy_axis(figure)

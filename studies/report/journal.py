@@ -11,12 +11,11 @@ from markupsafe import Markup
 from optuna.trial import FrozenTrial, TrialState
 
 from spaces.ablation import leaves
-from studies.figures.chart import show_seconds
-from studies.figures.leaderboard import setting_text
 from studies.notes import written_note
 from studies.observations import Observation, observe
 from studies.record import Outcome, curve_of, history_of, outcome_of, setup_of
 from studies.study import SearchStudy
+from studies.text import duration, setting
 
 _WIDTH, _HEIGHT = 220, 56
 
@@ -77,14 +76,14 @@ def _is_of(path: str, parameter: str) -> bool:
 
 
 def _word(value: Any) -> str:
-    return "-" if value is None else setting_text(value)
+    return "-" if value is None else setting(value)
 
 
 def _result(trial: FrozenTrial, outcome: Outcome | None) -> list[str]:
     if outcome is None:
         return []
     epochs = len(trial.intermediate_values)
-    found = [f"{epochs} epoch(s) in {show_seconds(outcome.seconds)}"]
+    found = [f"{epochs} epoch(s) in {duration(outcome.seconds)}"]
     if outcome.best_accuracy is not None:
         found.append(f"best epoch {outcome.best_epoch}: {100 * outcome.best_accuracy:.2f} %")
     if outcome.tta_accuracy is not None:

@@ -28,7 +28,7 @@ from studies.figures import (
     progress_of,
     pruning_chart,
 )  # fmt: skip
-from studies.figures.chart import Columns, show_seconds, table_of
+from studies.figures.chart import Columns, table_of
 from studies.figures.confusion import added
 from studies.figures.cost import priced
 from studies.figures.pruning import hits
@@ -39,6 +39,7 @@ from studies.record import confusion_of, outcome_of, setup_of
 from studies.report.commands import Commands
 from studies.study import SearchStudy
 from studies.summary import Summary, summarize
+from studies.text import duration
 
 IN_FRONT = 5
 """Trials in front of the learning curves, where there are no finalists."""
@@ -139,7 +140,7 @@ def _short(subject: Subject) -> Section:
         facts.append(("Best when repeated", _confirmed(found)))
     looks = looks_of(subject.study)
     facts.append(("Looks at the test split", str(len(looks)) if looks else "none"))
-    facts.append(("Training time", f"{show_seconds(summary.seconds_trained)} in all"))
+    facts.append(("Training time", f"{duration(summary.seconds_trained)} in all"))
     return Section("short", "In short", facts=tuple(facts))
 
 
@@ -388,7 +389,7 @@ def _pruning(subject: Subject) -> Section:
     total = found[0]
     lead = (
         f"{total.pruned} of {total.trials} trials were pruned; they trained {total.epochs} epochs and were "
-        f"spared {total.spared}, which is about {show_seconds(total.seconds_saved)} at their own speed.",
+        f"spared {total.spared}, which is about {duration(total.seconds_saved)} at their own speed.",
     )
     return Section("pruning", "What pruning saved, and whom it hit", lead, charts=(chart,))
 

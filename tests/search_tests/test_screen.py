@@ -7,9 +7,9 @@ from rich.console import Console
 
 from search.screen import PlainScreen, live_view
 from search.tables import next_commands, summary_view
-from search.text import duration, percent, settings, sparkline
 from studies.progress import Ended, Progress, Running
 from studies.summary import Entry, Level, Summary
+from studies.text import duration, percent, settings, sparkline
 
 DEFAULT = "sqlite:///cifar-search.db"
 
@@ -89,7 +89,7 @@ SUMMARY = Summary(
     closed=3,
     ended={"finished": 2, "pruned": 1},
     attempts=4,
-    leaderboard=(Entry(0.9, 2, 0.01, (1, 3), {"model.dropout": 0.25}, 61.0),),
+    leaderboard=(Entry(0.9, 2, 0.01, (1, 3), {"model.dropout": 0.25}, 61.0, "f"),),
     levels=(Level("model.dropout", "0.25", 3, 1, 0.91, 0.9),),
     importances={"model.dropout": 0.75},
     seconds_trained=130.0,
@@ -114,5 +114,6 @@ def test_the_summary_says_of_how_many_runs_and_how_sure():
 def test_next_commands_can_be_typed_and_never_hold_a_password():
     assert next_commands(SUMMARY, DEFAULT, DEFAULT)[0] == "cifar-search show 'it'\"'\"'s mine'"
     typed = next_commands(SUMMARY, "postgresql://me:hidden@host/db", DEFAULT)
-    assert typed[1] == 'optuna-dashboard "$CIFAR_SEARCH_STORAGE"'
+    assert typed[-1] == 'cifar-search dashboard --storage "$CIFAR_SEARCH_STORAGE"'
+    assert all(line.endswith('--storage "$CIFAR_SEARCH_STORAGE"') for line in typed)
     assert "hidden" not in " ".join(typed)
