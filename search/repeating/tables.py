@@ -34,11 +34,11 @@ def finalists_view(found: Finalists) -> RenderableType:
     for head in ("in the search", "mean", "spread", "interval", "gap", "difference", "time"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("verdict")
-    table.add_column("settings", overflow="fold")
     for finalist in found.finalists:
         table.add_row(*_finalist_cells(finalist, found))
-    notes = [Text(f"note: {line}") for line in found.missing]
-    return Group(Text(), table, *notes, Text(), *map(Text, _conclusions(found)))
+    each = [f"{finalist.label}: {settings(finalist.parameters)}" for finalist in found.finalists]
+    notes = [f"note: {line}" for line in found.missing]
+    return Group(Text(), table, *map(Text, [*notes, "", *each, "", *_conclusions(found)]))
 
 
 def _finalist_cells(finalist: Finalist, found: Finalists) -> list[str | Text]:
@@ -54,7 +54,6 @@ def _finalist_cells(finalist: Finalist, found: Finalists) -> list[str | Text]:
         between(finalist.difference, signed=True),
         duration(finalist.seconds),
         _verdict(finalist, found),
-        Text(settings(finalist.parameters)),
     ]
 
 
