@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -117,6 +118,7 @@ def _prepare(
         sampler=request.sampler,
         pruner=resolve_pruner(request.pruner, timed, request.space.pruning_warmup),
         repeat=request.repeat,
+        mark=uuid.uuid4().hex,
         files=file_hashes(adapted.space),
         changes=adapted.changes,
     )

@@ -157,7 +157,7 @@ def list_studies(storage_url: str, as_json: bool) -> None:
         ours = row.space is not None
         table.add_row(
             Text(row.name),
-            row.space or "(not ours)",
+            Text(row.space or "(not ours)"),
             Text(row.dataset or "-"),
             str(row.epochs or "-"),
             str(row.closed),

@@ -6,11 +6,13 @@ import math
 import platform
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from optuna.trial import TrialState
+from safetensors import SafetensorError
 
 from search.training.engine import Run, peak_memory
 from search.training.features import network_cost
@@ -79,8 +81,8 @@ class TrialRun:
             update={"epoch": result.epoch, "tta_accuracy": result.tta_accuracy}
         )
         if self._keep and self._claim.keep:
-            self._keep.mkdir(parents=True, exist_ok=True)
-            save_weights(run.network, self._keep / f"{self._claim.keep}.safetensors")
+            with suppress(OSError, SafetensorError):  # a full disk costs the model, and not the trial
+                save_weights(run.network, self._keep / f"{self._claim.keep}.safetensors")
         self._close(TrialState.COMPLETE, outcome, result.value, run.confusion())
 
     def interrupt(self) -> None:

@@ -30,6 +30,8 @@ def write_report(
     """
     if picture_format not in FORMATS:
         raise ValueError(f"--format: {unknown('format', picture_format, FORMATS)}")
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--output: must end in .html, but got {str(output)!r}")
     with within("--storage"):
         storage = open_storage(storage_url, create=False)
     with closing(storage):

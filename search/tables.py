@@ -33,7 +33,7 @@ def _leaderboard(summary: Summary) -> RenderableType:
         return Text(f"study {summary.name!r} has no completed trial yet")
     error = summary.standard_error or 0.0
     table = Table(
-        title=f"{summary.name}: best of {len(summary.leaderboard)} completed configurations",
+        title=Text(f"{summary.name}: best of {len(summary.leaderboard)} completed configurations"),
         caption=f"validation accuracy on {summary.val_images} images; the size of that sample alone makes a "
         f"standard error of {100 * error:.2f} points",
         title_justify="left",

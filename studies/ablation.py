@@ -12,9 +12,10 @@ from optuna.storages import RDBStorage
 from spaces.ablation import DEFAULT_TOGETHER, Together, moved, step_groups
 from spaces.config import Configuration
 from spaces.parameter import Parameter
-from studies.finalists import CONFIDENCE, mean_cost
+from studies.finalists import CONFIDENCE, belongs, mean_cost
 from studies.plan import PlannedEntry, PlanStudy, Results, find_plan
 from studies.statistics import Comparison, Interval, compare
+from studies.study import SearchStudy
 from studies.views import set_view, view_of
 
 Kind = Literal["base", "winner", "base with", "winner without"]
@@ -131,7 +132,7 @@ def remember_variants(plan: PlanStudy, made: Sequence[Variant], refused: Sequenc
 def ablation_of(storage: RDBStorage, study_name: str) -> Ablation | None:
     """What ablating a search's winner has shown; None if that was not done, or not one block is complete."""
     plan = find_plan(storage, ablate_name(study_name))
-    return ablation_in(plan) if plan else None
+    return ablation_in(plan) if plan and belongs(plan, SearchStudy(storage, study_name)) else None
 
 
 def ablation_in(plan: PlanStudy) -> Ablation | None:

@@ -6,6 +6,7 @@ number of workers on any number of machines owe exactly N closed slots together.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import BaseModel
 
 from spaces.config import Configuration
 from spaces.text import unknown
@@ -25,9 +28,17 @@ from studies.record import DataRecord, History, Outcome, Reason, SplitSpec
 from studies.slots import Slots
 from studies.storage import study_lock
 
-TRAINING, SAMPLING, REPEATING, SPLITTING, RETRAINING = range(5)
-"""What seeds are derived for: of trainings and of sampling in a search, of trainings and splits in a plan,
-of trainings for keeps."""
+(
+    TRAINING,
+    SAMPLING,
+    CONFIRMING,
+    CONFIRMING_SPLITS,
+    RETRAINING,
+    ABLATING,
+    ABLATING_SPLITS,
+) = range(7)
+"""What seeds are derived for. A winner that was chosen on the blocks of a confirmation is not ablated on the
+same ones."""
 
 
 def derived_seed(study_seed: int, purpose: int, index: int) -> int:
@@ -225,6 +236,19 @@ class Study(ABC):
 def unknown_study(storage: RDBStorage, name: str) -> str:
     """One line for a study that is not there, with those that are."""
     return str(unknown("study", name, optuna.get_all_study_names(storage=storage)))
+
+
+def ensure_study(storage: RDBStorage, name: str, attribute: str, content: BaseModel) -> None:
+    """Create the study of this name with its record, unless there is one already; under the study's lock."""
+    try:
+        created = optuna.create_study(study_name=name, storage=storage, direction="maximize")
+    except DuplicatedStudyError:
+        created = optuna.load_study(study_name=name, storage=storage)
+    if just_created(created):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            created.set_metric_names(["validation accuracy"])
+        created.set_user_attr(attribute, content.model_dump(mode="json"))
 
 
 def just_created(study: optuna.Study) -> bool:

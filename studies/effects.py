@@ -186,7 +186,7 @@ def intervals_reason(study: SearchStudy, closing: Sequence[FrozenTrial]) -> str 
         return f"trials were drawn by {' and '.join(sorted(adaptive))}, which goes by what did well before"
     if pruned:
         return f"{pruned} of {len(closing)} trials were pruned: the completed ones are the better ones"
-    if "grid" in samplers and not study.is_complete():
+    if "grid" in samplers and len(closing) < len(study.space.grid()) * study.record.repeat:
         return "the grid is not complete"
     if any(trial.state == TrialState.RUNNING for trial in study.trials()):
         return "trials are still running, and those that end first may differ from the others"

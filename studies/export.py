@@ -327,11 +327,12 @@ def _header(export: ExportedConfiguration) -> str:
         low, high = 100 * max(score.low, 0.0), 100 * min(score.high, 1.0)
         sure += f", {level}interval {low:.2f} to {high:.2f} %"
     picked = " Picked for its score in a search, it is likely to do a little worse."
+    if not score.kind.endswith("the search"):
+        picked = " The interval is of its own runs, and does not pay for its having been picked by them."
     lines = [
         f"question: {export.question}",
         f"answer: study {export.study!r}, {export.chosen}",
-        f"score: {100 * score.mean:.2f} % validation accuracy, {score.kind}, n = {score.n}{sure}."
-        + (picked if score.kind.endswith("the search") else ""),
+        f"score: {100 * score.mean:.2f} % validation accuracy, {score.kind}, n = {score.n}{sure}." + picked,
         f"again: {export.command}",
         "Settings may be edited; they are checked when the file is read.",
     ]

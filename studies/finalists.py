@@ -173,22 +173,31 @@ def finalists_of(storage: RDBStorage, study_name: str, parameter: str | None = N
         study_name: of the search.
         parameter: whose levels' best are wanted; None: the best of all, or else of whatever was repeated.
     """
+    study, plans = SearchStudy(storage, study_name), confirmations(storage, study_name)
+    wanted = [parameter] if parameter is not None else [TOP, None]
+    found = (finalists_in(plan, study, view) for view in wanted for plan in plans)
+    return next((finalists for finalists in found if finalists), None)
+
+
+def confirmations(storage: RDBStorage, study_name: str) -> list[PlanStudy]:
+    """The plans that repeated a search's configurations: that of hold-out first, then cross-validations."""
     names = optuna.get_all_study_names(storage=storage)
     folded = sorted(name for name in names if name.startswith(f"{study_name}/confirm-"))
-    for name in (confirm_name(study_name, None), *folded):
-        plan = find_plan(storage, name)
-        found = plan and finalists_in(plan, SearchStudy(storage, study_name), parameter)
-        if found:
-            return found
-    return None
+    plans = (find_plan(storage, name) for name in (confirm_name(study_name, None), *folded))
+    return [plan for plan in plans if plan and belongs(plan, SearchStudy(storage, study_name))]
+
+
+def belongs(plan: PlanStudy, study: SearchStudy) -> bool:
+    """Whether the plan is of this search, and not of an earlier one of the same name, or of a file."""
+    return (plan.record.parent, plan.record.parent_id) == (study.name, study.record.mark)
 
 
 def finalists_in(plan: PlanStudy, study: SearchStudy, parameter: str | None = None) -> Finalists | None:
-    """As ``finalists_of``, from one plan."""
+    """As ``finalists_of``, from one plan; ``TOP`` means the best of all and nothing else."""
     known = views_of(plan)
     wanted = [parameter] if parameter is not None else [TOP, *known]
     view = next((view_of(plan, name) for name in wanted if name in known), None)
-    if view is None:
+    if view is None or not belongs(plan, study):
         return None
     results = Results(plan, [chosen["fingerprint"] for chosen in view["chosen"]])
     if not results.blocks:
@@ -199,7 +208,7 @@ def finalists_in(plan: PlanStudy, study: SearchStudy, parameter: str | None = No
 def _finalists(plan: PlanStudy, study: SearchStudy, view: dict[str, Any], results: Results) -> Finalists:
     values_EB = results.values_EB
     comparison = compare(values_EB) if min(values_EB.shape) > 1 else None
-    best = int(values_EB.mean(axis=1).argmax())
+    best = max(range(len(values_EB)), key=lambda index: fmean(values_EB[index]))
     apart = [bool(comparison and comparison.distinguished(i, best)) for i in range(len(values_EB))]
     seconds = [mean_cost(results.trials(f))[0] for f in results.fingerprints]
     cheapest = min((i for i in range(len(apart)) if not apart[i]), key=lambda i: seconds[i])

@@ -7,14 +7,12 @@ and one that is continued with more blocks, or more entries, keeps what it has.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
@@ -22,14 +20,25 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from spaces.config import Configuration, first_problem
+from spaces.text import digest
 from studies import record
-from studies.base import REPEATING, SPLITTING, Claim, Study, derived_seed, just_created
-from studies.record import DataRecord, Setup, SplitSpec
+from studies.base import (
+    ABLATING,
+    ABLATING_SPLITS,
+    CONFIRMING,
+    CONFIRMING_SPLITS,
+    Claim,
+    Study,
+    derived_seed,
+    ensure_study,
+)
+from studies.record import PLAN, DataRecord, Setup, SplitSpec, outcome_of
 from studies.slots import Slots
 from studies.storage import study_lock
 
-PLAN = "cifar-search plan"
 CELLS = "cells"
+PURPOSES = {"confirm": (CONFIRMING, CONFIRMING_SPLITS), "ablate": (ABLATING, ABLATING_SPLITS)}
+"""What the seeds of trainings and splits are derived for, by the kind of plan."""
 ENTRY = "entry"
 """Beginning of the attributes of the entries, and an attribute of each trial: its entry's label."""
 
@@ -45,6 +54,8 @@ class PlanRecord(_Record):
     kind: Literal["confirm", "ablate"]
     parent: str
     """The search that it belongs to; empty: an exported configuration."""
+    parent_id: str = ""
+    """That search's own mark, since a name can come back."""
     question: str
     data: DataRecord
     split: SplitSpec
@@ -105,9 +116,10 @@ class PlanStudy(Study):
     def block(self, block: int) -> tuple[int, SplitSpec]:
         """The seed of a block's trainings, and its split."""
         spec, folds = self.record.split, self.record.folds
-        seed = derived_seed(spec.seed, REPEATING, block)
-        splitting = block if folds is None else block // folds
-        fresh: dict[str, Any] = {"seed": derived_seed(spec.seed, SPLITTING, splitting), "pooled": True}
+        training, splitting = PURPOSES[self.record.kind]
+        seed = derived_seed(spec.seed, training, block)
+        index = block if folds is None else block // folds
+        fresh: dict[str, Any] = {"seed": derived_seed(spec.seed, splitting, index), "pooled": True}
         if folds is not None:
             fresh |= {"val_size": None, "fold": block % folds, "folds": folds}
         return seed, spec.model_copy(update=fresh)
@@ -116,19 +128,30 @@ class PlanStudy(Study):
         return {"": trial.user_attrs.get(ENTRY, ""), "block": trial.params.get("block")}
 
     def owe(self, wanted: Sequence[PlannedEntry], blocks: int) -> None:
-        """Plan every wanted entry on the first ``blocks`` blocks. What has begun stays as it is; what has not
-        begun and is not wanted any more is dropped."""
+        """Plan every wanted entry on the first ``blocks`` blocks.
+
+        What has begun stays as it is, and what failed for good is tried again. What has not begun and is not
+        wanted any more is dropped, unless another command is at work on the plan.
+        """
         with study_lock(self.storage, self.name):
             by_fingerprint = {entry.fingerprint: entry for entry in reversed(wanted)}
             entries = self._with_entries(list(reversed(by_fingerprint.values())))
             numbers = [i for i, entry in enumerate(entries) if entry.fingerprint in by_fingerprint]
-            begun = max(self.slots().attempts, default=-1) + 1
-            cells = self.cells()[:begun]
-            cells += [
-                (entry, block) for block in range(blocks) for entry in numbers if (entry, block) not in cells
-            ]
+            self._fail_lost()
+            cells = self._kept_cells()
+            slots = self.slots()
+            good = {cell for slot, cell in enumerate(cells) if not slots.failed_for_good(slot)}
+            wanted_cells = ((entry, block) for block in range(blocks) for entry in numbers)
+            cells += [cell for cell in wanted_cells if cell not in good]
             self.optuna.set_user_attr(CELLS, cells)
             self.set_total(len(cells))
+
+    def _kept_cells(self) -> list[tuple[int, int]]:
+        """The cells that stay: all while something runs, else those that have begun."""
+        slots = self.slots()
+        if any(trial.state == TrialState.RUNNING for trial in self.trials()):
+            return self.cells()
+        return self.cells()[: max(slots.attempts, default=-1) + 1]
 
     def _with_entries(self, wanted: Sequence[PlannedEntry]) -> list[PlannedEntry]:
         """The entries, after adding those that are new; one that is known takes its new label."""
@@ -159,7 +182,14 @@ class PlanStudy(Study):
         trial.set_user_attr(ENTRY, entry.label)
         trial.set_user_attr(record.SETUP, setup.model_dump(mode="json"))
         configuration = Configuration.read(entry.configuration, f"entry {entry.label!r}")
-        return Claim(trial, slot, configuration, seed, split, entry.fingerprint if block == 0 else None)
+        keep = self.model_name(entry.fingerprint) if block == 0 else None
+        return Claim(trial, slot, configuration, seed, split, keep)
+
+    def model_name(self, fingerprint: str) -> str:
+        """What the model of an entry's training on the first block is called: another one for other data."""
+        seed, split = self.block(0)
+        what = [fingerprint, self.data.hash, seed, split.model_dump(mode="json")]
+        return f"{fingerprint[:16]}-{digest(what)}"
 
     def closed_trials(self) -> dict[tuple[str, int], FrozenTrial]:
         """The attempt that closed each slot, by its entry's fingerprint and its block."""
@@ -195,6 +225,15 @@ class Results:
         partly = [str(block) for block in numbers if block not in self.blocks and self._any(block)]
         if partly:
             self.missing.append(f"incomplete block(s) are left out: {', '.join(partly)}")
+        self._note_divergence(labels)
+
+    def _note_divergence(self, labels: Mapping[str, str]) -> None:
+        for fingerprint in self.fingerprints:
+            ended = [outcome_of(trial) for trial in self.trials(fingerprint)]
+            diverged = sum(outcome is not None and outcome.reason == "diverged" for outcome in ended)
+            if diverged:
+                which = f"{diverged} of {len(ended)} trainings of {labels[fingerprint]}"
+                self.missing.append(f"{which} diverged, and count as they are")
 
     def _any(self, block: int) -> bool:
         return any(self._value(fingerprint, block) is not None for fingerprint in self.fingerprints)
@@ -221,15 +260,7 @@ def open_plan(storage: RDBStorage, name: str, wanted: PlanRecord) -> PlanStudy:
         ValueError: naming what differs.
     """
     with study_lock(storage, name):
-        try:
-            created = optuna.create_study(study_name=name, storage=storage, direction="maximize")
-        except DuplicatedStudyError:
-            created = optuna.load_study(study_name=name, storage=storage)
-        if just_created(created):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                created.set_metric_names(["validation accuracy"])
-            created.set_user_attr(PLAN, wanted.model_dump(mode="json"))
+        ensure_study(storage, name, PLAN, wanted)
         plan = PlanStudy(storage, name)
     refuse_other_plan(plan, wanted)
     return plan
@@ -257,7 +288,7 @@ def find_plan(storage: RDBStorage, name: str) -> PlanStudy | None:
 def _identity(of: PlanRecord) -> dict[str, Any]:
     return {
         "the kind": of.kind,
-        "the search": repr(of.parent),
+        "the search": f"{of.parent!r} ({of.parent_id[:8] or 'unmarked'})",
         "the hash of the data set": of.data.hash[:12],
         "the split": of.split.model_dump(include=set(SplitSpec.model_fields)),
         "the number of folds": of.folds,

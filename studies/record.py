@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from spaces.config import first_problem
 
 STUDY = "cifar-search"
+PLAN = "cifar-search plan"
 TOTAL = "trials"
 NOTICES = "notices"
 SLOT = "slot"
@@ -103,6 +104,8 @@ class StudyRecord(_Record):
     pruner: str
     repeat: int = 1
     """Slots for each point of a grid."""
+    mark: str = ""
+    """Random; tells this study from a later one of the same name."""
     files: dict[str, str] = {}
     """By the path of each file that trials read besides images, the beginning of its SHA-256."""
     changes: tuple[str, ...] = ()
@@ -189,8 +192,13 @@ def read_study(attributes: Mapping[str, Any], name: str) -> StudyRecord:
     Raises:
         ValueError: if the study was not made by this program, or by a version with another format.
     """
+    if PLAN in attributes:
+        raise ValueError(
+            f"study {name!r} holds repetitions: name the search that they belong to, "
+            f"{attributes[PLAN].get('parent', '')!r}"
+        )
     if STUDY not in attributes:
-        raise ValueError(f"study {name!r} was not made by cifar-search; choose another name with --study")
+        raise ValueError(f"study {name!r} was not made by cifar-search")
     try:
         return StudyRecord.model_validate(attributes[STUDY])
     except ValidationError as error:

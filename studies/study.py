@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from spaces.space import Space
 from spaces.text import brief
 from studies import record
-from studies.base import SAMPLING, TRAINING, Claim, Study, derived_seed, just_created
+from studies.base import SAMPLING, TRAINING, Claim, Study, derived_seed, ensure_study, just_created
 from studies.methods import build_pruner, build_sampler, resolve_sampler
 from studies.record import DataRecord, History, Outcome, Setup, StudyRecord
 from studies.slots import Slots
@@ -124,15 +122,7 @@ def open_study(
         ValueError: naming what differs, if the study is another search.
     """
     with study_lock(storage, name):
-        try:
-            created = optuna.create_study(study_name=name, storage=storage, direction="maximize")
-        except DuplicatedStudyError:
-            created = optuna.load_study(study_name=name, storage=storage)
-        if just_created(created):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                created.set_metric_names(["validation accuracy"])
-            created.set_user_attr(record.STUDY, wanted.model_dump(mode="json"))
+        ensure_study(storage, name, record.STUDY, wanted)
         study = SearchStudy(storage, name)
         refuse_other_search(study, wanted)
         if not (keep_total and record.TOTAL in study.optuna.user_attrs):

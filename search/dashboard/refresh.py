@@ -28,7 +28,7 @@ from studies import record
 from studies.base import Study
 from studies.notes import set_generated
 from studies.opening import open_existing
-from studies.plan import PLAN
+from studies.record import PLAN
 from studies.storage import Storage, open_storage
 from studies.urls import clean_message
 

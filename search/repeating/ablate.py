@@ -70,7 +70,7 @@ def ablate(
         ValueError: for whatever a user can get wrong, before anything is made.
     """
     prepare_workers()
-    from search.repeating.step_features import MODELS, draw_features
+    from search.repeating.step_features import MODELS, check_writable, draw_features
 
     seeds, together, features = settings
     source = _of_file(where, Path(name)) if _is_file(name) else _of_study(where, name)
@@ -87,13 +87,15 @@ def ablate(
         screen.say(f"note: {reason}")
     seconds = {variant.configuration.fingerprint(): source.seconds for variant in made if source.seconds}
     models = features / MODELS if features else None
+    if models:
+        check_writable(models)
     code = train(where, request, plan, seconds, screen, interrupts, models)
     found = ablation_in(plan)
+    report = [["report", source.start.name, "-o", "report.html"]] if source.start.parent else []
+    finish(where, screen, ablation_view(found) if found else None, [*report, ["dashboard"]])
     if features and code == 0:
         for path in draw_features(request, plan, made, features, where.device, screen.say):
             screen.say(f"wrote {path}")
-    following = ["report", source.start.name, "-o", "report.html"], ["dashboard"]
-    finish(where, screen, ablation_view(found) if found else None, following)
     return code
 
 
@@ -105,7 +107,7 @@ def _of_study(where: Where, name: str) -> Source:
     """The best confirmed finalist of a search, or else its best trial."""
     study = open_search(where, name)
     finalists = finalists_of(study.storage, name)
-    if finalists and finalists.parameter is None:
+    if finalists:
         best = finalists.finalists[0]
         number, seconds = best.trials[0], best.seconds
         origin = f"trial {number} of {name}, the best of {len(finalists.finalists)} finalists confirmed"
@@ -132,7 +134,8 @@ def _of_file(where: Where, path: Path) -> Source:
     winner = export.settings
     run = export.runs[0]
     split = SplitSpec.model_validate(run.split.model_dump(include=set(SplitSpec.model_fields)))
-    start = Start(path.stem, "", export.question, export.data, split, winner.training.epochs)
+    name = f"{path.stem}-{export.fingerprint[:8]}.yaml"
+    start = Start(name, "", "", export.question, export.data, split, winner.training.epochs)
     with within("--storage"):
         storage = open_storage(where.storage_url, create=True)
     return Source(storage, start, base, winner, (), DEFAULT_TOGETHER, run.seconds, f"the file {path.name}")

@@ -44,6 +44,7 @@ class Start:
     """Of the study; of a file, what it is called."""
     parent: str
     """The search in the same database; empty for a file."""
+    parent_id: str
     question: str
     data: DataRecord
     split: SplitSpec
@@ -56,15 +57,23 @@ def open_search(where: Where, name: str) -> SearchStudy:
     Raises:
         ValueError: if there is none.
     """
+    from search.prepare import file_hashes
+
     with within("--storage"):
         storage = open_storage(where.storage_url, create=False, write=True)
-    return SearchStudy(storage, name)
+    study = SearchStudy(storage, name)
+    recorded = study.record.files
+    changed = [path for path, now in file_hashes(study.space).items() if recorded.get(path) != now]
+    if changed:
+        raise ValueError(f"{changed[0]}: has changed since the search read it")
+    return study
 
 
 def start_of(study: SearchStudy) -> Start:
     """A search as what its configurations are trained again from."""
     split = SplitSpec.model_validate(study.record.split.model_dump(include=set(SplitSpec.model_fields)))
-    return Start(study.name, study.name, study.space.question, study.record.data, split, study.record.epochs)
+    record = study.record
+    return Start(study.name, study.name, record.mark, study.space.question, record.data, split, record.epochs)
 
 
 def finish(
@@ -82,6 +91,7 @@ def plan_record(kind: str, start: Start, folds: int | None) -> PlanRecord:
         {
             "kind": kind,
             "parent": start.parent,
+            "parent_id": start.parent_id,
             "question": start.question,
             "data": start.data,
             "split": start.split,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -39,14 +40,35 @@ def draw_features(
     """
     seed, split = plan.block(0)
     drawing = _Drawing(request, plan, split, seed, resolve_device(device_name))
-    for number, step in enumerate(steps):
-        weights = folder / MODELS / f"{step.configuration.fingerprint()}.safetensors"
-        if not weights.exists():
-            say(f"{step.label} is trained once more, since its model was not kept")
-            drawing.train(step.configuration, weights)
+    names = [plan.model_name(step.configuration.fingerprint()) for step in steps]
+    models = [folder / MODELS / f"{name}.safetensors" for name in names]
+    absent = {path for path in models if not path.exists()}
+    if absent:
+        say(f"{len(absent)} training(s) more, one after the other, since these models were not kept")
+    for number, (step, weights) in enumerate(zip(steps, models, strict=True)):
+        try:
+            if not weights.exists():
+                drawing.train(step.configuration, weights)
+        except (ValueError, torch.OutOfMemoryError) as error:
+            say(f"{step.label} is not drawn: {error}")
+            continue
         path = folder / f"{number:02d}-{re.sub(r'[^a-z0-9._]+', '-', step.label.lower())}.png"
         if drawing.draw(step, weights, path):
             yield path
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder of models.
+
+    Raises:
+        ValueError: if nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"--features: {folder} cannot be written ({error.strerror or error})") from None
 
 
 class _Drawing:
@@ -66,7 +88,6 @@ class _Drawing:
 
     def train(self, configuration: Configuration, weights: Path) -> None:
         run, _ = fit(configuration, self._data, self._device, self._seed)
-        weights.parent.mkdir(parents=True, exist_ok=True)
         save_weights(run.network, weights)
 
     def draw(self, step: Variant, weights: Path, path: Path) -> bool:

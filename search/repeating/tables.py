@@ -21,7 +21,7 @@ def finalists_view(found: Finalists) -> RenderableType:
     level = f"{100 * found.confidence:g} %"
     what = f"the best of each level of {found.parameter}" if found.parameter else "the best of the search"
     table = Table(
-        title=f"{found.study}: {what}, on {found.blocks} fresh splits and seeds ({how})",
+        title=Text(f"{found.study}: {what}, on {found.blocks} fresh splits and seeds ({how})"),
         caption=f"mean: of {found.blocks} trainings, with the {level} interval of each by itself; difference "
         f"from the best: {level} intervals that hold for all pairs at once (Tukey, blocks of splits, "
         f"{found.degrees_of_freedom} degrees of freedom)",
@@ -111,7 +111,7 @@ def ablation_view(found: Ablation) -> RenderableType:
 def _steps(title: str, reference: str, steps: Sequence[Step], found: Ablation) -> Table:
     level = f"{100 * found.confidence:g} %"
     table = Table(
-        title=f"{found.plan}: {title} ({found.blocks} fresh splits and seeds)",
+        title=Text(f"{found.plan}: {title} ({found.blocks} fresh splits and seeds)"),
         caption=f"difference from {reference}, with {level} intervals that hold for all pairs at once "
         f"(Tukey, blocks of splits, {found.degrees_of_freedom} degrees of freedom)",
         title_justify="left",

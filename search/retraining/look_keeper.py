@@ -28,8 +28,9 @@ class LookKeeper:
         self._export, self._folder = export, folder
         self._url = storage_url or export.storage
         self._problem = ""
-        if storage_url is None and "***" in export.storage:
-            self._problem = "the password of its storage is not in the file (give --storage)"
+        if storage_url is None and not export.storage.startswith("sqlite:"):
+            # a file from someone else must not make this program log in anywhere
+            self._problem = "it is on a server (give --storage)"
         else:
             self._try(lambda study: None)
 

@@ -142,22 +142,26 @@ def _folder(folder: Path, config: TrainedConfiguration) -> Iterator[None]:
         ValueError: if it holds anything else, or another command works in it.
     """
     _check_folder(folder, config)
+    lock = filelock.FileLock(folder / ".lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder / ".lock", timeout=0):
-            for left in folder.glob(".seed-*"):  # of a training that was killed
-                shutil.rmtree(left, ignore_errors=True)
-            yield
+        lock.acquire()
     except filelock.Timeout:
         raise ValueError(f"-o: another retrain is working in {folder}") from None
     except OSError as error:
         raise ValueError(f"-o: {folder} cannot be written ({error.strerror or error})") from None
+    try:
+        for left in folder.glob(".seed-*"):  # of a training that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        lock.release()
 
 
 def _check_folder(folder: Path, config: TrainedConfiguration) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"-o: must be a folder, but {folder} is a file")
-    if not folder.exists() or not [path for path in folder.iterdir() if path.name != ".lock"]:
+    if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
         return
     if not (folder / CONFIG).is_file():
         raise ValueError(f"-o: must be a new or empty folder, or one that retrain began, but {folder} is not")
@@ -258,8 +262,8 @@ class _Session:
     def _watch(self, waiting: deque[SeedOrder]) -> None:
         trained = self._config.trained
         self._screen.begin(len(waiting), trained.epochs, self._workers, trained.keep_validation)
-        while (waiting or self._living) and not self._interrupts.count and not self._failed:
-            while waiting and len(self._living) < self._workers:
+        while (self._living or (waiting and not self._failed)) and not self._interrupts.count:
+            while waiting and not self._failed and len(self._living) < self._workers:
                 self._start(waiting.popleft())
             for pipe in connection.wait(list(self._living), POLL):
                 assert isinstance(pipe, connection.Connection)
@@ -302,7 +306,8 @@ class _Session:
 
     def _finished(self) -> list[dict[str, Any]]:
         folders = (self._request.folder / order.name for order in self._orders)
-        return [_read(folder) for folder in folders if folder.is_dir()]
+        runs = [_read(folder) for folder in folders if folder.is_dir()]
+        return [run for run in runs if run["judged_on"] == runs[0]["judged_on"]]
 
     def _sum_up(self) -> None:
         """Bring the folder, and the study's looks, up to what is finished."""

@@ -159,7 +159,10 @@ def _publish(order: SeedOrder, run: Run, result: Result, model: TrainedModel, ju
         save_weights(run.network, draft / WEIGHTS)
         trained = order.config.trained.model_copy(update={"seeds": (order.seed,)})
         write_config(order.config.model_copy(update={"trained": trained}), draft)
-        pictures = _draw(order, run, model, judged, draft)
+        try:
+            pictures: Any = _draw(order, run, model, judged, draft)
+        except Exception as error:  # whatever goes wrong in a picture, the network and the look are kept
+            pictures = f"not all could be drawn: {error}"
         metrics = {**_metrics(order, run, result, judged), "pictures": pictures}
         (draft / METRICS).write_text(json.dumps(metrics, indent=2, allow_nan=False), encoding="utf-8")
         draft.rename(order.folder / order.name)

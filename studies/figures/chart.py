@@ -42,7 +42,7 @@ class Table:
         """
         file = io.StringIO(newline="")
         writer = csv.writer(file)
-        writer.writerow([column.name for column in self.columns])
+        writer.writerow([_written(column.name) for column in self.columns])
         writer.writerows([_written(cell) for cell in row] for row in self.rows)
         return file.getvalue()
 

@@ -83,6 +83,8 @@ def verdict(finalist: Finalist, rank: int) -> str:
     """What can be said of a finalist against the best."""
     if rank == 0:
         words = "best mean"
+    elif finalist.difference is None:
+        words = "not tested"
     else:
         words = "distinguished from the best" if finalist.distinguished else "not distinguished from the best"
     return words + (", cheapest of those" if finalist.cheapest else "")

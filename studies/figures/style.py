@@ -18,7 +18,6 @@ PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 GREY, PALE = "#8a8a8a", "#c4c4c4"
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
 """Beside the colours, for print in grey."""
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 WIDTH = 900
 """Pixels of an exported picture; on a page a figure is as wide as the page."""
 _TITLE_WIDTH, _LONGEST_LABEL = 88, 40

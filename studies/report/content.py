@@ -16,7 +16,7 @@ from studies.figures.chart import Columns, table_of
 from studies.importance import RESAMPLES
 from studies.looks import looks_of
 from studies.notes import written_note
-from studies.plan import PLAN
+from studies.record import PLAN
 from studies.report.commands import Commands
 from studies.report.journal import JournalEntry, journal_of, note_html
 from studies.report.sections import Section, Subject, sections_of

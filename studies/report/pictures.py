@@ -53,7 +53,7 @@ def find_browser() -> str:
         ValueError: if there is none, or kaleido is not installed.
     """
     if importlib.util.find_spec("kaleido") is None:
-        raise ValueError('--figures: pictures need kaleido: pip install "cifar-search[figures]"')
+        raise ValueError('--figures: pictures need kaleido: pip install -e ".[figures]"')
     named = os.environ.get("BROWSER_PATH")
     if named:
         if shutil.which(named):

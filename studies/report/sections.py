@@ -150,8 +150,10 @@ def _ended(summary: Summary) -> str:
 
 def _confirmed(found: Finalists) -> str:
     best = found.finalists[0]
-    interval = f", {100 * found.confidence:.0f} % interval {_span(best.interval)}" if best.interval else ""
-    tied = sum(not finalist.distinguished for finalist in found.finalists) - 1
+    interval = (
+        f", {100 * found.confidence:.0f} % interval by itself {_span(best.interval)}" if best.interval else ""
+    )
+    tied = sum(each.difference is not None and not each.distinguished for each in found.finalists)
     others = f"; {tied} other(s) not distinguished from it" if tied else ""
     return f"{percent(best.mean)} ({best.label}, n = {len(best.accuracies)} runs{interval}{others})"
 

@@ -17,7 +17,7 @@ from studies.finalists import (
     finalists_of,
     remember_choices,
 )
-from studies.plan import PlannedEntry, PlanRecord, Results, find_plan, open_plan
+from studies.plan import PlannedEntry, PlanRecord, PlanStudy, Results, find_plan, open_plan
 from studies.record import DataRecord, Outcome, SplitSpec, setup_of
 from studies.statistics import compare, mean_interval
 from studies.storage import open_storage
@@ -93,6 +93,14 @@ def test_blocks_depend_on_the_searchs_seed_alone(storage):
     assert all(first.block(b)[0] != other.block(b)[0] for b in range(4))
 
 
+def test_an_ablation_never_meets_the_blocks_that_its_winner_was_chosen_on(storage):
+    confirmed_on = open_plan(storage, "s/confirm", record())
+    ablated_on = open_plan(storage, "s/ablate", record(kind="ablate"))
+    first, second = ([plan.block(b) for b in range(20)] for plan in (confirmed_on, ablated_on))
+    assert not {seed for seed, _ in first} & {seed for seed, _ in second}
+    assert not {split.seed for _, split in first} & {split.seed for _, split in second}
+
+
 def test_folds_share_a_seed_of_the_split_and_come_in_turn(storage):
     plan = open_plan(storage, "s/confirm-3-fold", record(folds=3))
     splits = [plan.block(block)[1] for block in range(6)]
@@ -123,6 +131,42 @@ def test_what_has_not_begun_and_is_not_wanted_any_more_is_dropped(storage):
         run_one(plan)
     plan.owe([A, B], 2)
     assert planned(plan) == [("a", 0), ("b", 0), ("c", 0), ("a", 1), ("b", 1)]
+
+
+def test_what_failed_for_good_is_tried_again_when_it_is_asked_for_again(storage):
+    plan = open_plan(storage, "s/confirm", record())
+    plan.owe([A, B], 1)
+    run_one(plan, 0.5)
+    run_one(plan, 0.0, reason="out of memory")
+    assert Results(plan, [A.fingerprint, B.fingerprint]).missing == ["b has no result"]
+    plan.owe([A, B], 1)
+    assert planned(plan) == [("a", 0), ("b", 0), ("b", 0)]
+    run_one(plan, 0.6)
+    assert plan.is_complete()
+    np.testing.assert_allclose(Results(plan, [A.fingerprint, B.fingerprint]).values_EB, [[0.5], [0.6]])
+    plan.owe([A, B], 1)
+    assert plan.is_complete()
+
+
+def test_what_another_command_is_at_work_on_is_not_dropped(storage):
+    plan = open_plan(storage, "s/confirm", record())
+    plan.owe([A, B], 3)
+    claim(plan, "random")
+    PlanStudy(storage, "s/confirm").owe([C], 1)
+    assert sorted(planned(plan)) == [*((x, b) for x in "ab" for b in range(3)), ("c", 0)]
+
+
+def test_repetitions_of_an_earlier_search_of_the_same_name_are_not_this_ones(storage):
+    study = search_of(storage, FREE, lambda p: 0.5 + p["model.dropout"])
+    plan = open_plan(storage, "s/confirm", record(parent_id="another"))
+    choices = choose_top(study, 2)
+    plan.owe([choice.planned() for choice in choices], 1)
+    remember_choices(plan, choices, None)
+    run_one(plan)
+    run_one(plan)
+    assert finalists_of(storage, "s") is None
+    with pytest.raises(ValueError, match="the search"):
+        open_plan(storage, "s/confirm", record())
 
 
 def test_what_is_running_is_not_dropped(storage):
@@ -192,7 +236,8 @@ def test_a_training_that_diverged_counts_with_its_last_accuracy_and_one_that_fai
     run_one(plan, 0.0, reason="out of memory")
     results = Results(plan, [A.fingerprint, B.fingerprint, C.fingerprint])
     np.testing.assert_allclose(results.values_EB, [[0.8, 0.7], [0.1, 0.6]])
-    assert results.missing == ["c has no result"]
+    assert results.missing[0] == "c has no result"
+    assert results.missing[1] == "1 of 2 trainings of b diverged, and count as they are"
 
 
 def search_of(storage, space, accuracy, total=12):
