@@ -72,6 +72,11 @@ class SplitRecord(SplitSpec):
     train_images: int
     val_images: int
 
+    @property
+    def spec(self) -> SplitSpec:
+        """What decided it, without what came of it."""
+        return SplitSpec.model_validate(self.model_dump(include=set(SplitSpec.model_fields)))
+
 
 class DataRecord(_Record):
     """The data set, by content."""

@@ -7,7 +7,7 @@ that grow with a study are on the dashboard already.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -208,11 +208,14 @@ def _facts(facts: Mapping[str, str]) -> str:
     return _table(("", ""), list(facts.items()))
 
 
+def _cell(value: object) -> str:
+    return escape_markdown(_cut(str(value), LONGEST_CELL)) or " "
+
+
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table; every cell shows its text literally."""
-    cell: Callable[[object], str] = lambda value: escape_markdown(_cut(str(value), LONGEST_CELL)) or " "  # noqa: E731
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    lines += [f"| {' | '.join(map(cell, row))} |" for row in rows[:MOST_ROWS]]
+    lines += [f"| {' | '.join(map(_cell, row))} |" for row in rows[:MOST_ROWS]]
     if len(rows) > MOST_ROWS:
         lines.append(f"| and {len(rows) - MOST_ROWS} more |{' |' * (len(head) - 1)}")
     return "\n".join(lines)

@@ -30,7 +30,7 @@ from studies.ablation import ablate_name, ablation_in, remember_variants, varian
 from studies.export import read_export
 from studies.finalists import choose_top, finalists_of
 from studies.plan import open_plan
-from studies.record import SplitSpec, setup_of
+from studies.record import setup_of
 from studies.storage import open_storage
 
 
@@ -76,6 +76,9 @@ def ablate(
     source = _of_file(where, Path(name)) if _is_file(name) else _of_study(where, name)
     groups = (*source.together, *together)
     made, refused = variants(source.base, source.winner, source.parameters, groups)
+    models = features / MODELS if features else None
+    if models:
+        check_writable(models)
     request = check_data(where, source.start, None, screen, interrupts)
     plan = open_plan(
         source.storage, ablate_name(source.start.name), plan_record("ablate", source.start, None)
@@ -86,9 +89,6 @@ def ablate(
     for reason in refused:
         screen.say(f"note: {reason}")
     seconds = {variant.configuration.fingerprint(): source.seconds for variant in made if source.seconds}
-    models = features / MODELS if features else None
-    if models:
-        check_writable(models)
     code = train(where, request, plan, seconds, screen, interrupts, models)
     found = ablation_in(plan)
     report = [["report", source.start.name, "-o", "report.html"]] if source.start.parent else []
@@ -133,9 +133,8 @@ def _of_file(where: Where, path: Path) -> Source:
         raise ValueError(f"{path}: must have a base, the configuration to compare with")
     winner = export.settings
     run = export.runs[0]
-    split = SplitSpec.model_validate(run.split.model_dump(include=set(SplitSpec.model_fields)))
     name = f"{path.stem}-{export.fingerprint[:8]}.yaml"
-    start = Start(name, "", "", export.question, export.data, split, winner.training.epochs)
+    start = Start(name, "", "", export.question, export.data, run.split.spec, winner.training.epochs)
     with within("--storage"):
         storage = open_storage(where.storage_url, create=True)
     return Source(storage, start, base, winner, (), DEFAULT_TOGETHER, run.seconds, f"the file {path.name}")

@@ -71,9 +71,8 @@ def open_search(where: Where, name: str) -> SearchStudy:
 
 def start_of(study: SearchStudy) -> Start:
     """A search as what its configurations are trained again from."""
-    split = SplitSpec.model_validate(study.record.split.model_dump(include=set(SplitSpec.model_fields)))
-    record = study.record
-    return Start(study.name, study.name, record.mark, study.space.question, record.data, split, record.epochs)
+    record, question = study.record, study.space.question
+    return Start(study.name, study.name, record.mark, question, record.data, record.split.spec, record.epochs)
 
 
 def finish(

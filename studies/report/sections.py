@@ -37,6 +37,7 @@ from studies.looks import looks_of
 from studies.plan import PlanStudy
 from studies.record import confusion_of, outcome_of, setup_of
 from studies.report.commands import Commands
+from studies.statistics import Interval
 from studies.study import SearchStudy
 from studies.summary import Summary, summarize
 from studies.text import duration
@@ -158,7 +159,7 @@ def _confirmed(found: Finalists) -> str:
     return f"{percent(best.mean)} ({best.label}, n = {len(best.accuracies)} runs{interval}{others})"
 
 
-def _span(interval) -> str:  # type: ignore[no-untyped-def]
+def _span(interval: Interval) -> str:
     return f"{percent(interval.low)} to {percent(interval.high)}"
 
 

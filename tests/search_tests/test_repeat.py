@@ -229,6 +229,7 @@ WRONG = {
     ("ablate", "nothing.yaml"): "nothing.yaml: cannot be read",
     ("ablate", "s", "--together", "model.dropout"): "must be two or more paths",
     ("ablate", "s", "--together", "modle.dropout,loss"): "must be two or more paths",
+    ("ablate", "s", "--features", "cifar-search.db"): "--features: cifar-search.db",
 }
 
 
