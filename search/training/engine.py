@@ -1,8 +1,9 @@
 """One training as an object that is started, trains an epoch when told, and gives or takes its whole state.
 
 A step is a function of tensors on the device alone: which images, which learning rate and how they are
-augmented are all looked up or drawn there, shapes never change, and metrics are summed there. The host reads
-once an epoch.
+augmented are all looked up or drawn there, shapes never change, and metrics are summed there. The host queues
+an epoch and its validation, and reads once, when they are done. On a GPU the step and the validation are
+captured in CUDA graphs, a new one for each phase (``search.training.lanes``).
 
 Shapes: S steps of an epoch, T steps of the run, B images of a batch, V views of them, P outputs of the
 projection, N images, M watched images, C channels, H height, W width, K classes.
@@ -14,7 +15,6 @@ import copy
 import math
 import resource
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -30,6 +30,7 @@ from search.training.averaging import Average, Lookahead, RunningAverage
 from search.training.contrastive import build_projection, contrast
 from search.training.evaluation import Evaluation, chunks
 from search.training.features import build_network, classifier_of, features
+from search.training.lanes import Lane, Mark, make_lane
 from search.training.losses import training_loss
 from search.training.models import Prepared
 from search.training.noise import watched_images, with_noise
@@ -44,17 +45,38 @@ from spaces.config import Configuration, SupervisedContrastive
 
 PREPARATION_IMAGES = 5000
 """Most training images that a network is prepared on (5,000 in airbench's code)."""
+WARM_UP = 3
+"""Steps of a phase before its graph is captured: an optimizer's first step differs from the rest."""
 
 
 class Run:
     """The training of one configuration, from a seed, on one device."""
 
-    def __init__(self, config: Configuration, data: ResidentData, device: torch.device, seed: int) -> None:
+    def __init__(
+        self,
+        config: Configuration,
+        data: ResidentData,
+        device: torch.device,
+        seed: int,
+        lane: Lane | None = None,
+    ) -> None:
         """Build everything; nothing is trained yet.
+
+        Args:
+            config: what is trained.
+            data: on any device; they are brought to this one.
+            device: where it is trained.
+            seed: of the initialization and of all draws.
+            lane: of that device; None: one of its own.
 
         Raises:
             ValueError: if the configuration does not fit the data.
         """
+        self._lane = lane or make_lane(device)
+        with self._lane.active():
+            self._build(config, data, device, seed)
+
+    def _build(self, config: Configuration, data: ResidentData, device: torch.device, seed: int) -> None:
         self.config = config
         self.data = with_noise(config.data, data.to(device))
         self._true_labels_N = data.labels_N.to(device)
@@ -110,6 +132,7 @@ class Run:
         self._steps_done = torch.zeros(1, dtype=torch.int64, device=self.device)
         self._classes_K = torch.arange(len(data.classes), device=self.device)
         self._figures_S2 = torch.zeros(self._steps, 2, dtype=torch.float64, device=self.device)
+        self._judged_4 = torch.zeros(4, dtype=torch.float64, device=self.device)
         every = config.training.log_every
         self._log = StepLog(every, self._steps * config.training.epochs) if every else None
         precision = config.training.precision
@@ -128,6 +151,13 @@ class Run:
         self._optimizer = build_optimizer(self.config.optimizer, nn.ModuleList(modules), self._lr)
         self._clipped = [p for group in self._optimizer.param_groups for p in group["params"]]
         self._averages = self._build_averages()
+        self._graphed_step = self._lane.repeated(self._random, WARM_UP)
+        self._graphed_judgement = self._lane.repeated(self._random, 1)
+
+    @property
+    def eager(self) -> str:
+        """Why steps are launched operation by operation; empty where they are captured, and on a CPU."""
+        return self._graphed_step.eager
 
     @property
     def _frozen(self) -> bool:
@@ -181,30 +211,44 @@ class Run:
         return max(last_phase(self.history), key=lambda report: report.val_accuracy)
 
     def train_epoch(self) -> EpochReport:
-        """Train one epoch, validate, and return what there is to know: the one time that the host waits."""
-        start = time.perf_counter()
-        if self._phase.name == "features" and self.epoch == self._phase.epochs:
-            self._begin_next_phase()
-        self._set_to_train()
-        with self._random.active():
-            self._shuffle()
-            for _ in range(self._steps):
-                self._step()
-        trained = self._elapsed(start)
-        figures = torch.cat([self._validate(), self._watch(), self._figures_S2.flatten()])
-        self.history.append(self._report(figures.tolist(), trained, time.perf_counter() - start))
-        self._keep_if_best()
+        """Train one epoch, validate, and return what there is to know."""
+        self.begin_epoch()
+        return self.end_epoch()
+
+    def begin_epoch(self) -> None:
+        """Queue an epoch and its validation. A GPU works on while the caller does something else; a CPU is
+        done when this returns."""
+        with self._lane.active():
+            start = self._lane.mark()
+            if self._phase.name == "features" and self.epoch == self._phase.epochs:
+                self._begin_next_phase()
+            self._set_to_train()
+            with self._random.active():
+                self._shuffle()
+                for _ in range(self._steps):
+                    self._graphed_step(self._step)
+                trained = self._lane.mark()
+                self._graphed_judgement(self._judge)
+            self._marks: tuple[Mark, Mark, Mark] = start, trained, self._lane.mark()
+
+    def epoch_ended(self) -> bool:
+        """Whether the epoch begun is done, so that to end it takes no waiting."""
+        return self._marks[-1].reached()
+
+    def end_epoch(self) -> EpochReport:
+        """Wait for the epoch begun and return what there is to know: the one time that the host waits."""
+        with self._lane.active():
+            figures = torch.cat([self._judged_4, self._figures_S2.flatten()]).tolist()
+            start, trained, judged = self._marks
+            times = trained.seconds_since(start), judged.seconds_since(start)
+            self.history.append(self._report(figures, *times))
+            self._keep_if_best()
         return self.history[-1]
 
     def _set_to_train(self) -> None:
         self.network.train(not self._frozen)
         if self._frozen:
             classifier_of(self.network).train()
-
-    def _elapsed(self, start: float) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter() - start
 
     def _shuffle(self) -> None:
         """A new order of the training images; the last, partial batch is left out."""
@@ -254,6 +298,10 @@ class Run:
         losses_V, fits_V = contrast(points_VP, labels_B.repeat(2), self.config.loss.temperature)
         return losses_V.mean(), fits_V.double().mean()
 
+    def _judge(self) -> None:
+        """Validate and watch the trained network: tensors on the device alone, as in a step."""
+        self._judged_4.copy_(torch.cat([self._validate(), self._watch()]))
+
     def _validate(self) -> Tensor:
         """Sums over the validation images: loss and correct predictions, shape (2,)."""
         if self._phase.name == "classes":
@@ -296,6 +344,12 @@ class Run:
     def finish(self) -> Result:
         """Say what the run came to. Its network becomes that of the epoch that early stopping chose, if it is
         on, and the averaged one where an average was validated."""
+        with self._lane.active():
+            result = self._finish()
+        self._lane.wait()
+        return result
+
+    def _finish(self) -> Result:
         self.network.load_state_dict(self._evaluated.state_dict() if self._kept is None else self._kept)
         last = self._watched_best() if self._kept is not None else self.history[-1]
         best = max(last_phase(self.history), key=lambda report: report.val_accuracy)
@@ -304,8 +358,9 @@ class Run:
 
     def confusion(self) -> list[list[int]]:
         """Of the network as it is: validation images by true class (rows) and predicted class."""
-        predict = self._evaluation.by_logits(self.network)
-        counts: list[list[int]] = self._evaluation.confusion(predict).tolist()
+        with self._lane.active():
+            predict = self._evaluation.by_logits(self.network)
+            counts: list[list[int]] = self._evaluation.confusion(predict).tolist()
         return counts
 
     @torch.no_grad()
@@ -341,6 +396,10 @@ class Run:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where another run of the same configuration and data gave its state."""
+        with self._lane.active():
+            self._load(state)
+
+    def _load(self, state: dict[str, Any]) -> None:
         self._begin(next(phase for phase in self._phases if phase.name == state["phase"]))
         self.network.load_state_dict(state["network"])
         self._projection.load_state_dict(state["projection"])

@@ -1,7 +1,7 @@
-"""The one owner of a run's randomness: a generator state that is put in place only while the run computes.
+"""The one owner of a run's randomness: a generator that takes its device's place only while the run computes.
 
 Everything random in a run (dropout, augmentation, the order of images) draws from its device's default
-generator. Several runs in one process keep a state each, so that none depends on the others.
+generator. Several runs in one process keep a stream each, so that none depends on the others.
 """
 
 from __future__ import annotations
@@ -14,30 +14,55 @@ from torch import Tensor
 
 
 class RandomStream:
-    """The state of a device's generator between a run's turns."""
+    """A generator of its own for a run on ``device``."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self.device = device
-        self.state: Tensor = torch.Generator(device).manual_seed(seed).get_state()
+        self._generator = torch.Generator(device).manual_seed(seed)
+
+    @property
+    def state(self) -> Tensor:
+        """Where the stream is; on the host, also for a GPU."""
+        return self._generator.get_state()
+
+    @state.setter
+    def state(self, state: Tensor) -> None:
+        self._generator.set_state(state)
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Make this stream the device's default generator, and put the former state back at the end."""
-        former = _get_state(self.device)
-        _set_state(self.state, self.device)
+        """Make this stream the device's default generator, and put the former one back at the end."""
+        if self.device.type == "cuda":
+            with self._in_place_of(_default_of(self.device)):
+                yield
+            return
+        former = torch.get_rng_state()
+        torch.set_rng_state(self.state)
         try:
             yield
         finally:
-            self.state = _get_state(self.device)
-            _set_state(former, self.device)
+            self.state = torch.get_rng_state()
+            torch.set_rng_state(former)
+
+    @contextmanager
+    def _in_place_of(self, default: torch.Generator) -> Iterator[None]:
+        # The two then share one state, which a CUDA graph captured meanwhile remembers as its own: at each
+        # replay it draws on from where this stream is, and moves it on, whatever other runs draw.
+        former = default.graphsafe_get_state()
+        default.graphsafe_set_state(self._generator)
+        try:
+            yield
+        finally:
+            default.graphsafe_set_state(former)
+
+    def renew(self, state: Tensor) -> None:
+        """Go on from ``state`` with a new generator, since a capture that failed leaves the old one unusable.
+        To be called while the stream is active on a GPU."""
+        self._generator = torch.Generator(self.device)
+        self.state = state
+        _default_of(self.device).graphsafe_set_state(self._generator)
 
 
-def _get_state(device: torch.device) -> Tensor:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def _set_state(state: Tensor, device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)
+def _default_of(device: torch.device) -> torch.Generator:
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return torch.cuda.default_generators[index]

@@ -1,0 +1,231 @@
+"""Where a run computes: on the CPU, or on a GPU in a CUDA stream whose work the host queues without waiting.
+
+On a GPU the function of a step is called a few times, which is what warms it up, and captured in a CUDA graph
+that every later step replays: hundreds of kernels by one launch, with no host in between. The first calls are
+training steps like all others, so that nothing has to be put back before the capture, and lazily made state
+(an optimizer's first step, libraries' workspaces) is there by then. Sources: PyTorch's notes on CUDA graphs;
+Ng et al., "Accelerating PyTorch with CUDA graphs" (2021).
+
+Each lane has a stream and a memory pool of its own, because graphs captured on one stream share the matrix
+library's workspace. One thread drives all lanes of a GPU, so that captures come one at a time.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Protocol
+
+import torch
+
+from search.training.randomness import RandomStream
+
+Work = Callable[[], None]
+"""A function of tensors that stay where they are: it reads and writes them in place, and returns nothing."""
+
+
+class Mark(Protocol):
+    """A point in a lane's work."""
+
+    def reached(self) -> bool:
+        """Whether all work before it is done."""
+
+    def seconds_since(self, earlier: Mark) -> float:
+        """Time that the device spent between two marks that it has reached."""
+
+
+class Repeated(Protocol):
+    """Work that is done again and again."""
+
+    eager: str
+    """Why it is not captured; empty while it is, and where there is nothing to capture with."""
+
+    def __call__(self, work: Work) -> None: ...
+
+
+class Lane(Protocol):
+    """Where one run after another computes."""
+
+    device: torch.device
+
+    def active(self) -> AbstractContextManager[None]:
+        """Let what is called meanwhile compute here."""
+
+    def mark(self) -> Mark:
+        """A mark behind all work so far."""
+
+    def repeated(self, random: RandomStream, warm_up: int, /) -> Repeated:
+        """A way to do one piece of work again and again, of which ``warm_up`` times before any capture."""
+
+    def wait(self) -> None:
+        """Wait until everything is done."""
+
+
+def make_lane(device: torch.device, graphs: bool = True) -> Lane:
+    """A new lane on ``device``; without ``graphs`` every step is launched operation by operation."""
+    return CudaLane(device, graphs) if device.type == "cuda" else CpuLane(device)
+
+
+class CpuLane:
+    """The calling thread: what is called is done when the call returns."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def active(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def mark(self) -> Mark:
+        return CpuMark(time.perf_counter())
+
+    def repeated(self, _random: RandomStream, _warm_up: int, /) -> Repeated:
+        return Direct()
+
+    def wait(self) -> None:
+        pass
+
+
+class CpuMark:
+    """A moment."""
+
+    def __init__(self, moment: float) -> None:
+        self._moment = moment
+
+    def reached(self) -> bool:
+        return True
+
+    def seconds_since(self, earlier: Mark) -> float:
+        assert isinstance(earlier, CpuMark)
+        return self._moment - earlier._moment
+
+
+class Direct:
+    """Work that is called each time."""
+
+    def __init__(self, eager: str = "") -> None:
+        self.eager = eager
+
+    def __call__(self, work: Work) -> None:
+        work()
+
+
+class CudaLane:
+    """A stream of a GPU, and the pool in which the graphs captured on it keep what they compute."""
+
+    def __init__(self, device: torch.device, graphs: bool = True) -> None:
+        self.device = device
+        self._graphs = graphs
+        with torch.cuda.device(device):
+            self._stream = torch.cuda.Stream()
+            self._begin_pool()
+
+    def _begin_pool(self) -> None:
+        # A pool ends with its last graph, and memory of an ended one comes back only when the whole cache is
+        # emptied. So a graph of one tensor keeps it, and each run takes over the memory of the one before.
+        self._anchor = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(self._stream):
+            self._anchor.capture_begin(capture_error_mode="thread_local")
+            self._anchored = torch.zeros(1, device=self.device)
+            self._anchor.capture_end()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
+            # data are put on the device by the default stream
+            self._stream.wait_stream(torch.cuda.default_stream(self.device))
+            yield
+
+    def mark(self) -> Mark:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(self._stream)
+        return CudaMark(event)
+
+    def repeated(self, random: RandomStream, warm_up: int, /) -> Repeated:
+        return Graphed(self, random, warm_up) if self._graphs else Direct("CUDA graphs are off")
+
+    def wait(self) -> None:
+        self._stream.synchronize()
+
+    def capture(self, work: Work) -> torch.cuda.CUDAGraph:
+        """A graph of the work, which is not done by this. To be called while the lane is active.
+
+        Raises:
+            RuntimeError: the work cannot be captured, or, as ``OutOfMemoryError``, does not fit.
+        """
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with _no_garbage_collection():
+                graph.capture_begin(pool=self._anchor.pool(), capture_error_mode="thread_local")
+                try:
+                    work()
+                except BaseException:
+                    with suppress(RuntimeError):  # what went wrong is known already
+                        graph.capture_end()
+                    raise
+                graph.capture_end()
+        except BaseException:
+            del graph
+            self._begin_pool()  # the allocator may go on to think that the old one is being recorded to
+            raise
+        return graph
+
+
+class CudaMark:
+    """An event in a stream."""
+
+    def __init__(self, event: torch.cuda.Event) -> None:
+        self._event = event
+
+    def reached(self) -> bool:
+        return bool(self._event.query())  # type: ignore[no-untyped-call]
+
+    def seconds_since(self, earlier: Mark) -> float:
+        assert isinstance(earlier, CudaMark)
+        milliseconds: float = earlier._event.elapsed_time(self._event)  # type: ignore[no-untyped-call]
+        return milliseconds / 1000
+
+
+class Graphed:
+    """Work that is called ``warm_up`` times, then captured, then replayed; called for good where it cannot be
+    captured, which gives the same numbers."""
+
+    def __init__(self, lane: CudaLane, random: RandomStream, warm_up: int) -> None:
+        self.eager = ""
+        self._lane = lane
+        self._random = random
+        self._left = warm_up
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, work: Work) -> None:
+        if self._graph is None and not self.eager and self._left == 0:
+            self._capture(work)
+        if self._graph is not None:
+            self._graph.replay()
+            return
+        self._left -= 1
+        work()
+
+    def _capture(self, work: Work) -> None:
+        state = self._random.state
+        try:
+            self._graph = self._lane.capture(work)
+        except torch.OutOfMemoryError:
+            self._random.renew(state)
+            raise
+        except RuntimeError as error:
+            self._random.renew(state)
+            self.eager = str(error).partition("\n")[0]
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Nothing on the device is freed by chance while a capture forbids it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
