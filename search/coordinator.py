@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from search.data.request import DataRequest
 from search.interrupts import Interrupts
 from search.options import DEFAULT_STORAGE
+from search.placement import ANYTHING, Resources, place
 from search.session import Screen, Session
 from search.tables import next_commands, summary_view
-from search.workers import WorkerOrder, automatic_count, prepare_workers
+from search.workers import WorkerOrder, prepare_workers
 from spaces.space import Space
 from spaces.text import within
 from studies.methods import check_pruner, check_sampler, resolve_pruner, resolve_sampler
@@ -39,10 +40,8 @@ class SearchRequest:
     sampler: str = "auto"
     pruner: str = "auto"
     seed: int = 0
-    device: str = "auto"
+    resources: Resources = ANYTHING
     precision: str = "auto"
-    workers: int | None = None
-    """Local processes; None: as many as the device carries."""
     repeat: int = 1
 
 
@@ -93,11 +92,12 @@ def _prepare(
         file_hashes,
         resolve_device,
         resolve_precision,
+        shape_of,
         split_record,
     )
 
     interrupts.raise_from_now_on()
-    device = resolve_device(request.device)
+    device = resolve_device(request.resources.device)
     data = load(request.data, screen.decoding)
     split = make_split(
         data.labels_N, data.n_train, request.val_size, request.train_size, request.seed, data.classes
@@ -105,6 +105,7 @@ def _prepare(
     precision = resolve_precision(request.precision, device)
     adapted = adapt(request.space, data, request.epochs, precision)
     check_fit(adapted.space.base, data, split)
+    placement = place(request.resources, adapted.space.base, shape_of(data))
     timed = request.timeout is not None and request.trials is None
     record = StudyRecord(
         space_name=request.space.name,
@@ -133,9 +134,7 @@ def _prepare(
     study = open_study(storage, name, record, total, keep_total=unsaid)
     total = study.total()
     method = _method(request, study, screen)
-    workers = request.workers or automatic_count(device.type)
-    workers = workers if total is None else max(1, min(workers, total))
-    order = WorkerOrder(request.storage_url, name, request.data, str(device), workers, *method)
+    order = WorkerOrder(request.storage_url, name, request.data, placement.for_slots(total), *method)
     _announce(study, order, screen)
     return order, study
 
@@ -169,21 +168,21 @@ def _announce(study: SearchStudy, order: WorkerOrder, screen: Screen) -> None:
     from search.prepare import resolve_device
 
     record, total, closed = study.record, study.total(), study.slots().closed()
-    sampler = resolve_sampler(order.sampler, bool(study.space.levels), order.parallel)
+    sampler = resolve_sampler(order.sampler, bool(study.space.levels), order.placement.parallel)
     screen.say(f"question: {study.space.question}")
     screen.say(
         f"study {study.name!r}: {closed} of {total or 'unlimited'} trials closed; "
         f"{record.data.name}: {record.split.train_images} images to train, {record.split.val_images} to "
-        f"validate; {record.epochs} epochs; {order.parallel} worker(s) on {order.device}; "
+        f"validate; {record.epochs} epochs; {order.placement.text()}; "
         f"sampler {sampler}, pruner {order.pruner}, seed {record.seed}"
     )
-    for change in record.changes:
-        screen.say(f"note: {change}")
+    for note in (*record.changes, *([order.placement.rule] if order.placement.rule else [])):
+        screen.say(f"note: {note}")
     levels = study.space.levels
     if levels and total is not None and total % len(levels):
         screen.say(f"note: {total} trials cannot be shared evenly by the {len(levels)} levels compared")
     earlier = [outcome for trial in study.trials() if (outcome := outcome_of(trial)) and outcome.versions]
-    here = (device_name(resolve_device(order.device)), versions())
+    here = (device_name(resolve_device(order.placement.devices[0])), versions())
     if earlier and (earlier[-1].device, earlier[-1].versions) != here:
         before = (earlier[-1].device, earlier[-1].versions)
         notice = f"continued on {_hardware(*here)} after {_hardware(*before)}"

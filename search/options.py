@@ -100,8 +100,20 @@ Workers = Annotated[
     typer.Option(
         parser=number_or_auto,
         metavar="N|auto",
-        help="Local processes; auto: a CPU's every core, or one on a GPU.",
+        help="Local processes; auto: one for each core of a CPU, or for each GPU.",
     ),
+]
+PerGpu = Annotated[
+    Any,
+    typer.Option(
+        parser=number_or_auto,
+        metavar="N|auto",
+        help="Trials that a worker trains side by side on its GPU; auto: by the work of a step.",
+    ),
+]
+Graphs = Annotated[
+    bool,
+    typer.Option("--graphs/--no-graphs", help="Capture steps on a GPU in CUDA graphs; the numbers stay."),
 ]
 OtherDataset = Annotated[
     str | None,

@@ -12,12 +12,15 @@ from search.data.request import DataRequest
 from search.data.sources import SOURCES, ImageData, load
 from search.data.split import Split, make_fold, make_split
 from search.training.engine import Run
-from search.training.models import cost
+from search.training.models import Shape, cost
 from search.training.resident import ResidentData, make_resident, with_split
 from spaces.config import Configuration
 from spaces.space import Space
 from spaces.text import unknown
 from studies.record import DataRecord, SplitRecord, SplitSpec
+
+KEPT_SPLITS = 8
+"""Splits that a worker keeps at hand."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -34,6 +37,18 @@ def resolve_device(name: str) -> torch.device:
     if name not in there:
         raise ValueError(f"--device: {unknown('device', name, ['auto', *there])}")
     return torch.device(name)
+
+
+def resolve_devices(name: str) -> list[torch.device]:
+    """The devices that workers share: of auto and cuda every GPU there is, else the one called ``name``.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
+    first = resolve_device(name)
+    if first.type == "cpu" or name not in ("auto", "cuda"):
+        return [first]
+    return [torch.device(f"cuda:{index}") for index in range(torch.cuda.device_count())]
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -88,6 +103,12 @@ def check_fit(configuration: Configuration, data: ImageData, split: Split) -> No
     tiny = make_resident(data, split, torch.device("cpu"))
     cost(configuration.model, tiny.shape)
     Run(configuration, tiny, torch.device("cpu"), seed=0)
+
+
+def shape_of(data: ImageData) -> Shape:
+    """What a network for these data takes in and tells apart."""
+    _, height, width, channels = data.images_NHWC.shape
+    return Shape(channels, height, width, len(data.classes))
 
 
 def data_record(data: ImageData, request: DataRequest) -> DataRecord:
@@ -184,13 +205,18 @@ class StudyData:
         self._data = load(request)
         check_recorded(self._data, record, request.dataset)
         self._device = device
-        self._divided: tuple[SplitSpec, ResidentData] | None = None
+        self._divided: dict[SplitSpec, ResidentData] = {}
 
     def divided(self, spec: SplitSpec) -> ResidentData:
-        """The images with this split; the one asked for last is kept."""
-        if self._divided is None:
-            self._divided = spec, make_resident(self._data, split_of(spec, self._data), self._device)
-        elif self._divided[0] != spec:
+        """The images with this split; the last few are kept."""
+        if spec not in self._divided:
             split = split_of(spec, self._data)
-            self._divided = spec, with_split(self._divided[1], self._data, split)
-        return self._divided[1]
+            earlier = next(iter(self._divided.values()), None)
+            if len(self._divided) == KEPT_SPLITS:
+                del self._divided[next(iter(self._divided))]
+            self._divided[spec] = (
+                with_split(earlier, self._data, split)
+                if earlier
+                else make_resident(self._data, split, self._device)
+            )
+        return self._divided[spec]

@@ -56,7 +56,7 @@ class Session:
         """Watch; return the exit code."""
         self._meter = ProgressMeter(self._study)
         with self._interrupts.held():
-            self._workers = Workers(self._order, self._order.parallel)
+            self._workers = Workers(self._order)
             return self._watch()
 
     def say_if_incomplete(self, code: int) -> None:
@@ -101,10 +101,9 @@ class Session:
         dead = self._workers.collect_dead()
         if dead and not self._bury(dead):
             return False
-        missing = self._order.parallel - len(self._workers)
+        missing = len(self._workers) < self._order.placement.workers
         if missing and not self._stopping and not self._study.is_complete():
-            for _ in range(missing):
-                self._workers.start_one()
+            self._workers.fill()
         return True
 
     def _bury(self, dead: list[str]) -> bool:
@@ -113,7 +112,7 @@ class Session:
         self._deaths_in_a_row = len(dead) + (self._deaths_in_a_row if closed == self._closed else 0)
         self._closed = closed
         self._screen.say(f"{len(dead)} worker(s) died; their trials are put back")
-        hopeless = self._deaths_in_a_row >= HOPELESS * self._order.parallel
+        hopeless = self._deaths_in_a_row >= HOPELESS * self._order.placement.workers
         if hopeless:
             self._screen.say("workers keep dying without finishing a trial; giving up")
         return not hopeless

@@ -10,7 +10,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from search.data.request import DataRequest
+from search.placement import Placement
 from studies.processes import process_name
+from studies.record import Drawing
 
-POLL = 0.5
-"""Seconds between two looks for a slot while other workers hold the last ones."""
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -34,15 +33,19 @@ class WorkerOrder:
     storage_url: str
     study: str
     data: DataRequest
-    device: str
-    parallel: int
+    placement: Placement
     sampler: str
     pruner: str
     keep: Path | None = None
     """Folder for the trained weights of the trials that are to be kept; None: none is."""
 
+    @property
+    def drawing(self) -> Drawing:
+        """How slots are drawn."""
+        return Drawing(sampler=self.sampler, parallel=self.placement.parallel, ahead=self.placement.ahead)
 
-def work(order: WorkerOrder, stopping: Callable[[], bool]) -> None:
+
+def work(order: WorkerOrder, device_name: str, stopping: Callable[[], bool]) -> None:
     """Claim and train slots until none is left or ``stopping()``.
 
     Raises:
@@ -50,36 +53,22 @@ def work(order: WorkerOrder, stopping: Callable[[], bool]) -> None:
     """
     import torch
 
-    from search.objective import TrialRun
+    from search.driver import Driver
     from search.prepare import StudyData
-    from studies.heartbeat import Heartbeat
+    from search.training.lanes import make_lane
     from studies.opening import open_existing
     from studies.storage import open_storage
 
     torch.set_num_threads(1)
+    device = torch.device(device_name)
     storage = open_storage(order.storage_url, create=False, write=True)
     study = open_existing(storage, order.study, order.pruner)
-    data = StudyData(order.data, study.data, torch.device(order.device))
-    heartbeat = Heartbeat(storage)
-    name = process_name(os.getpid())
-    while not stopping():
-        claim = study.claim(name, order.parallel, order.sampler)
-        if claim is None:
-            if study.is_complete():
-                break
-            time.sleep(POLL)
-            continue
-        heartbeat.watch(claim.trial_id)
-        run = TrialRun(study, claim, data.divided(claim.split), order.keep)
-        while run.advance():
-            if stopping():
-                run.interrupt()
-                break
-        heartbeat.watch(None)
-    heartbeat.close()
+    data = StudyData(order.data, study.data, device)
+    lanes = [make_lane(device, order.placement.graphs) for _ in range(order.placement.per_gpu)]
+    Driver(study, data, lanes, process_name(os.getpid()), order.drawing, order.keep).drive(stopping)
 
 
-def _main(order: WorkerOrder) -> None:
+def _main(order: WorkerOrder, device: str) -> None:
     """The life of a worker process."""
     for number in (signal.SIGINT, signal.SIGHUP):  # the parent gets them too, and tells us, or ends
         signal.signal(number, signal.SIG_IGN)
@@ -88,13 +77,13 @@ def _main(order: WorkerOrder) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
     warnings.filterwarnings("ignore", module="optuna")
     parent = multiprocessing.parent_process()
-    work(order, lambda: bool(told) or not (parent and parent.is_alive()))
+    work(order, device, lambda: bool(told) or not (parent and parent.is_alive()))
 
 
 def _context() -> ForkServerContext:
     """Processes forked from a server that has imported torch once, so that a replacement starts at once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["search.objective", "search.prepare"])
+    context.set_forkserver_preload(["search.driver", "search.prepare"])
     return context
 
 
@@ -114,19 +103,21 @@ def prepare_workers() -> None:
 class Workers:
     """The worker processes of one command."""
 
-    def __init__(self, order: WorkerOrder, count: int) -> None:
+    def __init__(self, order: WorkerOrder) -> None:
         self._order = order
         self._context = _context()
-        self._living: dict[str, BaseProcess] = {}
-        for _ in range(count):
-            self.start_one()
+        self._living: dict[str, tuple[int, BaseProcess]] = {}
+        self.fill()
 
-    def start_one(self) -> None:
-        """Start one more worker."""
-        process = self._context.Process(target=_main, args=(self._order,), daemon=True)
-        process.start()
-        assert process.pid is not None
-        self._living[process_name(process.pid)] = process
+    def fill(self) -> None:
+        """Start as many as are missing, each with the number, and so the device, of one that is gone."""
+        missing = set(range(self._order.placement.workers)) - {number for number, _ in self._living.values()}
+        for number in sorted(missing):
+            device = self._order.placement.device_of(number)
+            process = self._context.Process(target=_main, args=(self._order, device), daemon=True)
+            process.start()
+            assert process.pid is not None
+            self._living[process_name(process.pid)] = number, process
 
     def __len__(self) -> int:
         return len(self._living)
@@ -137,28 +128,26 @@ class Workers:
 
     def wait(self, timeout: float) -> None:
         """Wait until one has ended, or for ``timeout`` seconds."""
-        connection.wait([process.sentinel for process in self._living.values()], timeout)
+        connection.wait([process.sentinel for process in self._processes()], timeout)
 
     def collect_dead(self) -> list[str]:
         """Forget the workers that have ended; return the names of those that did not end well."""
-        ended = {name: process for name, process in self._living.items() if not process.is_alive()}
+        ended = {name: process for name, (_, process) in self._living.items() if not process.is_alive()}
         for name in ended:
             del self._living[name]
         return [name for name, process in ended.items() if process.exitcode != 0]
 
     def stop(self) -> None:
         """Ask all to put their trials back at the end of the epoch and leave."""
-        for process in self._living.values():
+        for process in self._processes():
             process.terminate()
 
     def kill(self) -> None:
         """End all at once."""
-        for process in self._living.values():
+        for process in self._processes():
             process.kill()
-        for process in self._living.values():
+        for process in self._processes():
             process.join()
 
-
-def automatic_count(device: str) -> int:
-    """How many workers "auto" means: one for each core on a CPU, one on a GPU."""
-    return len(os.sched_getaffinity(0)) if device == "cpu" else 1
+    def _processes(self) -> list[BaseProcess]:
+        return [process for _, process in self._living.values()]

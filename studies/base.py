@@ -24,7 +24,7 @@ from spaces.text import unknown
 from studies import record
 from studies.heartbeat import silent_trials
 from studies.processes import is_dead
-from studies.record import DataRecord, History, Outcome, Reason, SplitSpec
+from studies.record import DataRecord, Drawing, History, Outcome, Reason, SplitSpec
 from studies.slots import Slots
 from studies.storage import study_lock
 
@@ -128,21 +128,16 @@ class Study(ABC):
         total = self.total()
         return total is not None and self.slots().closed() >= total
 
-    def claim(self, worker: str, parallel: int, sampler: str) -> Claim | None:
-        """Take an open slot for ``worker``; None if none is open now (others may still be running), or what
-        was drawn for it makes no configuration, which closes it.
-
-        Args:
-            worker: the name of its process (``studies.processes``).
-            parallel: how many trials run at once, which decides what the sampler "auto" means.
-            sampler: its name; of no meaning where all trainings are planned.
-        """
+    def claim(self, worker: str, drawing: Drawing) -> Claim | None:
+        """Take an open slot for ``worker``, the name of a process (``studies.processes``); None if none is
+        open now (others may still be running), or what was drawn for it makes no configuration, which closes
+        it."""
         with study_lock(self.storage, self.name):
             self._fail_lost()
             slots, total = self.slots(), self.total()
             if total is not None and slots.taken() >= total:
                 return None
-            return self._ask(self._queued(slots, worker), slots, parallel, sampler)
+            return self._ask(self._queued(slots, worker), slots, drawing)
 
     def _queued(self, slots: Slots, worker: str) -> int:
         """The slot of the attempt that Optuna will give next: of one that a worker did not live to start, or
@@ -178,7 +173,7 @@ class Study(ABC):
         """What is known of a slot's parameters before the sampler is asked."""
 
     @abstractmethod
-    def _ask(self, slot: int, slots: Slots, parallel: int, sampler: str) -> Claim | None:
+    def _ask(self, slot: int, slots: Slots, drawing: Drawing) -> Claim | None:
         """Start the queued attempt of the slot."""
 
     def close(
@@ -213,6 +208,10 @@ class Study(ABC):
         self.storage.set_trial_user_attr(trial_id, record.OUTCOME, outcome.model_dump(mode="json"))
         self.optuna.tell(trial.number, value, state=state)
         return True
+
+    def put_back(self, trial_id: int) -> bool:
+        """End an attempt that was not begun, so that its slot is open again; as ``close``."""
+        return self.close(trial_id, TrialState.FAIL, Outcome(reason="interrupted"))
 
     def _fail_lost(self, dead_workers: Collection[str] = (), reason: Reason = "lost") -> None:
         lost = set(silent_trials(self.storage, self.study_id))

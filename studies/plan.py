@@ -32,7 +32,7 @@ from studies.base import (
     derived_seed,
     ensure_study,
 )
-from studies.record import PLAN, DataRecord, Setup, SplitSpec, outcome_of
+from studies.record import PLAN, DataRecord, Drawing, Setup, SplitSpec, outcome_of
 from studies.slots import Slots
 from studies.storage import study_lock
 
@@ -168,7 +168,7 @@ class PlanStudy(Study):
         entry, block = self.cells()[slot]
         return {"entry": entry, "block": block}
 
-    def _ask(self, slot: int, slots: Slots, parallel: int, sampler: str) -> Claim:  # noqa: ARG002
+    def _ask(self, slot: int, slots: Slots, drawing: Drawing) -> Claim:  # noqa: ARG002
         entry_index, block = self.cells()[slot]
         trial = self.optuna.ask()
         for name, number in (("entry", entry_index), ("block", block)):
@@ -178,6 +178,7 @@ class PlanStudy(Study):
         setup = Setup(
             seed=seed, repeat=block, fingerprint=entry.fingerprint, configuration=entry.configuration,
             sampler="planned", pruner="none", split=split,
+            parallel=drawing.parallel, ahead=drawing.ahead,
         )  # fmt: skip
         trial.set_user_attr(ENTRY, entry.label)
         trial.set_user_attr(record.SETUP, setup.model_dump(mode="json"))

@@ -36,11 +36,13 @@ Reason = Literal[
     "diverged",
     "interrupted",
     "out of memory",
+    "crowded out",
     "invalid",
     "error",
     "lost",
 ]
-"""Why an attempt ended. lost: its worker died or fell silent."""
+"""Why an attempt ended. lost: its worker died or fell silent. crowded out: there was no memory left beside
+the trials that shared its device; its slot is tried again beside fewer."""
 
 FINAL_REASONS: frozenset[Reason] = frozenset({"out of memory", "invalid"})
 """Failures that would repeat themselves: they close a slot at once."""
@@ -117,6 +119,16 @@ class StudyRecord(_Record):
     """How the space was adapted, for people to read."""
 
 
+class Drawing(_Record):
+    """How a worker draws slots."""
+
+    sampler: str
+    parallel: int = 1
+    """How many trials run at once, of all workers of its command: the sampler "auto" goes by it."""
+    ahead: int = 0
+    """How many slots it may hold that it has no place for yet."""
+
+
 class Setup(_Record):
     """What an attempt is about to run."""
 
@@ -129,6 +141,10 @@ class Setup(_Record):
     pruner: str
     split: SplitSpec | None = None
     """None: the study's own."""
+    parallel: int = 1
+    """How many trials ran at once, of all workers of its command."""
+    ahead: int = 0
+    """How many of them could be drawn before there was a place for them."""
 
 
 class Outcome(_Record):
@@ -150,6 +166,8 @@ class Outcome(_Record):
     multiply_adds: int | None = None
     """Of one image's forward pass."""
     device: str = ""
+    eager: str = ""
+    """Why its steps were not captured in a CUDA graph; empty where they were, and on a CPU."""
     versions: dict[str, str] = {}
 
 

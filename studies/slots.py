@@ -2,7 +2,7 @@
 
 A slot is closed when an attempt of it completed or was pruned, or when it failed for good: at once for
 reasons that repeat themselves, else after three failed attempts. An attempt that was interrupted or whose
-worker was lost does not close it, and an interruption does not count as a failure.
+worker was lost does not close it, and one that was interrupted or crowded out does not count as a failure.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from studies.record import FINAL_REASONS, reason_of, slot_of
 
 ATTEMPTS = 3
+_UNCOUNTED = ("interrupted", "crowded out")
 _CLOSING = (TrialState.COMPLETE, TrialState.PRUNED)
 _LIVING = (TrialState.RUNNING, TrialState.WAITING)
 
@@ -41,7 +42,7 @@ class Slots:
         if any(trial.state in _CLOSING for trial in attempts):
             return False
         reasons = [reason_of(trial) for trial in attempts if trial.state == TrialState.FAIL]
-        counted = [reason for reason in reasons if reason != "interrupted"]
+        counted = [reason for reason in reasons if reason not in _UNCOUNTED]
         return len(counted) >= ATTEMPTS or any(reason in FINAL_REASONS for reason in counted)
 
     def is_living(self, slot: int) -> bool:

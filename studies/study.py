@@ -14,7 +14,7 @@ from spaces.text import brief
 from studies import record
 from studies.base import SAMPLING, TRAINING, Claim, Study, derived_seed, ensure_study, just_created
 from studies.methods import build_pruner, build_sampler, resolve_sampler
-from studies.record import DataRecord, History, Outcome, Setup, StudyRecord
+from studies.record import DataRecord, Drawing, History, Outcome, Setup, StudyRecord
 from studies.slots import Slots
 from studies.storage import study_lock
 
@@ -67,8 +67,8 @@ class SearchStudy(Study):
         balanced = self.space.balance and self.record.sampler != "grid"
         return {self.space.balance: self._level(slot)} if self.space.balance and balanced else {}
 
-    def _ask(self, slot: int, slots: Slots, parallel: int, sampler: str) -> Claim | None:
-        chosen = resolve_sampler(sampler, bool(self.space.levels), parallel)
+    def _ask(self, slot: int, slots: Slots, drawing: Drawing) -> Claim | None:
+        chosen = resolve_sampler(drawing.sampler, bool(self.space.levels), drawing.parallel)
         seed = derived_seed(self.record.seed, SAMPLING, slot)
         self.optuna.sampler = build_sampler(chosen, seed, self._fixed(slot))
         trial = self.optuna.ask()
@@ -87,6 +87,8 @@ class SearchStudy(Study):
             configuration=configuration.tree(),
             sampler=chosen,
             pruner=self.pruner,
+            parallel=drawing.parallel,
+            ahead=drawing.ahead,
         )
         trial.set_user_attr(record.SETUP, setup.model_dump(mode="json"))
         return Claim(trial, slot, configuration, setup.seed, self.record.split)

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from spaces.space import Space
 from studies.base import Claim
-from studies.record import DataRecord, History, Outcome, Reason, SplitRecord, StudyRecord
+from studies.record import DataRecord, Drawing, History, Outcome, Reason, SplitRecord, StudyRecord
 from studies.study import SearchStudy, open_study
 
 EPOCHS = 4
@@ -60,7 +60,7 @@ def make_study(
 
 def claim(study: SearchStudy, sampler: str | None = None) -> Claim:
     """The next slot, with parameters as the study's sampler (or the one given) draws them."""
-    claimed = study.claim("somewhere:x:1:2", 1, sampler or study.record.sampler)
+    claimed = study.claim("somewhere:x:1:2", Drawing(sampler=sampler or study.record.sampler))
     assert claimed is not None
     return claimed
 

@@ -13,7 +13,9 @@ from search.options import (
     DEFAULT_STORAGE,
     DataDir,
     Device,
+    Graphs,
     OtherDataset,
+    PerGpu,
     Storage,
     Workers,
     paths,
@@ -47,14 +49,17 @@ def confirm(
     storage: Storage = DEFAULT_STORAGE,
     device: Device = "auto",
     workers: Workers = "auto",
+    per_gpu: PerGpu = "auto",
+    graphs: Graphs = True,
 ) -> None:
     """Repeat the best configurations on fresh seeds and fresh splits, at full length."""
     interrupts = Interrupts()
+    from search.placement import Resources
     from search.repeating.common import Where
     from search.repeating.confirm import confirm as carry_out
     from search.screen import make_screen
 
-    where = Where(storage, dataset, data_dir, device, workers)
+    where = Where(storage, dataset, data_dir, Resources(device, workers, per_gpu, graphs))
     repeats = (seeds or (1 if folds else 5), folds)
     screen = make_screen()
     try:
@@ -87,14 +92,17 @@ def ablate(
     storage: Storage = DEFAULT_STORAGE,
     device: Device = "auto",
     workers: Workers = "auto",
+    per_gpu: PerGpu = "auto",
+    graphs: Graphs = True,
 ) -> None:
     """Say what each setting of the winner is worth: put back alone, and put into the base alone."""
     interrupts = Interrupts()
+    from search.placement import Resources
     from search.repeating.ablate import ablate as carry_out
     from search.repeating.common import Where
     from search.screen import make_screen
 
-    where = Where(storage, dataset, data_dir, device, workers)
+    where = Where(storage, dataset, data_dir, Resources(device, workers, per_gpu, graphs))
     screen = make_screen()
     try:
         sys.exit(carry_out(where, source, (seeds, tuple(together or ()), features), screen, interrupts))

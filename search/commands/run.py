@@ -13,7 +13,9 @@ from search.options import (
     DataDir,
     Dataset,
     Device,
+    Graphs,
     ImageSize,
+    PerGpu,
     Seed,
     Storage,
     TrainSize,
@@ -64,6 +66,8 @@ def run(
         typer.Option(metavar="NAME", help="auto (bf16 on CUDA, fp32 on a CPU), fp32 or bf16."),
     ] = "auto",
     workers: Workers = "auto",
+    per_gpu: PerGpu = "auto",
+    graphs: Graphs = True,
     repeat: Annotated[
         int,
         typer.Option(parser=whole(1), metavar="N", help="Seeds for each point, with --sampler grid."),
@@ -73,6 +77,7 @@ def run(
     interrupts = Interrupts()
     from search.coordinator import SearchRequest, run_search
     from search.data.request import DataRequest
+    from search.placement import Resources
     from search.screen import make_screen
     from spaces.space import Space
     from spaces.text import within
@@ -92,9 +97,8 @@ def run(
         sampler=sampler,
         pruner=pruner,
         seed=seed,
-        device=device,
+        resources=Resources(device, workers, per_gpu, graphs),
         precision=precision,
-        workers=workers,
         repeat=repeat,
     )
     screen = make_screen()

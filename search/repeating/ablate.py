@@ -94,7 +94,7 @@ def ablate(
     report = [["report", source.start.name, "-o", "report.html"]] if source.start.parent else []
     finish(where, screen, ablation_view(found) if found else None, [*report, ["dashboard"]])
     if features and code == 0:
-        for path in draw_features(request, plan, made, features, where.device, screen.say):
+        for path in draw_features(request, plan, made, features, where.resources.device, screen.say):
             screen.say(f"wrote {path}")
     return code
 

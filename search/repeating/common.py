@@ -12,9 +12,11 @@ from rich.text import Text
 from search.data.request import DataRequest
 from search.interrupts import Interrupts
 from search.options import DEFAULT_STORAGE
+from search.placement import ANYTHING, Placement, Resources, place
 from search.session import Screen, Session
 from search.tables import command_line
-from search.workers import WorkerOrder, automatic_count
+from search.workers import WorkerOrder
+from spaces.config import Configuration
 from spaces.text import within
 from studies.plan import PlannedEntry, PlanRecord, PlanStudy
 from studies.record import DataRecord, SplitSpec
@@ -31,9 +33,7 @@ class Where:
     dataset: str | None = None
     """None: what the study says."""
     data_dir: Path | None = None
-    device: str = "auto"
-    workers: int | None = None
-    """Local processes; None: as many as the device carries."""
+    resources: Resources = ANYTHING
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def check_data(
     from search.data.sources import load
     from search.prepare import check_recorded, resolve_device, split_of
 
-    resolve_device(where.device)
+    resolve_device(where.resources.device)
     source = where.dataset or start.data.source
     if not source:
         raise ValueError("--dataset: must be given, since the study does not say where its images are")
@@ -139,16 +139,18 @@ def train(
     keep: Path | None = None,
 ) -> int:
     """Run what the plan owes; ``seconds`` is what a training of each entry is expected to take."""
-    from search.prepare import resolve_device
+    from search.training.models import Shape
 
-    device = resolve_device(where.device)
     slots, cells, entries = plan.slots(), plan.cells(), plan.entries()
     owed = [entries[entry] for slot, (entry, _) in enumerate(cells) if not slots.is_closed(slot)]
-    workers = max(1, min(where.workers or automatic_count(device.type), len(owed)))
-    screen.say(_announcement(plan, owed, len(cells), workers, str(device), seconds))
+    height, width, channels = plan.data.shape
+    shape = Shape(channels, height, width, len(plan.data.classes))
+    configuration = Configuration.read(entries[0].configuration, "the first entry")
+    placement = place(where.resources, configuration, shape).for_slots(len(owed))
+    screen.say(_announcement(plan, owed, len(cells), placement, seconds))
     if not owed:
         return 0
-    order = WorkerOrder(where.storage_url, plan.name, request, str(device), workers, "random", "none", keep)
+    order = WorkerOrder(where.storage_url, plan.name, request, placement, "random", "none", keep)
     session = Session(plan, order, screen, interrupts)
     code = session.run()
     session.say_if_incomplete(code)
@@ -159,8 +161,7 @@ def _announcement(
     plan: PlanStudy,
     owed: Sequence[PlannedEntry],
     total: int,
-    workers: int,
-    device: str,
+    placement: Placement,
     seconds: Mapping[str, float],
 ) -> str:
     blocks = len({block for _, block in plan.cells()})
@@ -170,8 +171,10 @@ def _announcement(
     usual = sum(known) / len(known) if known else None
     line = (
         f"{plan.name}: {total} trainings of {plan.epochs} epochs on {blocks} {what}, {total - len(owed)} of "
-        f"them done; {workers} worker(s) on {device}"
+        f"them done; {placement.text()}"
     )
     if usual and owed:
-        line += f"; about {duration(usual * len(owed) / workers)}, by what such trainings took before"
+        line += (
+            f"; about {duration(usual * len(owed) / placement.parallel)}, by what such trainings took before"
+        )
     return line

@@ -31,6 +31,7 @@ from search.interrupts import EXIT_CODE, Interrupts
 from search.objective import device_name, versions
 from search.pictures.confusion import draw_confusion_matrix
 from search.pictures.curves import Curves, draw_learning_curves
+from search.placement import processes_on
 from search.prepare import check_fit, resolve_precision
 from search.retraining.exported import device_for, exported_split, load_exported, request_of
 from search.retraining.look_keeper import LookKeeper
@@ -46,7 +47,7 @@ from search.retraining.trained import (
     read_config,
     write_config,
 )
-from search.workers import automatic_count, prepare_workers
+from search.workers import prepare_workers
 from studies.base import RETRAINING, derived_seed
 from studies.export import ExportedConfiguration, read_export, write_text
 from studies.text import duration, percent
@@ -202,7 +203,7 @@ class _Session:
         self._request, self._config = request, config
         self._screen, self._interrupts = screen, interrupts
         self._has_test = has_test
-        self._workers = request.workers or automatic_count(device.type)
+        self._workers = request.workers or processes_on(device.type)
         self._orders = [
             SeedOrder(config, source, has_test, str(device), request.folder, index, seed)
             for index, seed in enumerate(config.trained.seeds, start=1)

@@ -118,7 +118,7 @@ class CudaLane:
         self.device = device
         self._graphs = graphs
         with torch.cuda.device(device):
-            self._stream = torch.cuda.Stream()
+            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             self._begin_pool()
 
     def _begin_pool(self) -> None:
@@ -183,7 +183,7 @@ class CudaMark:
 
     def seconds_since(self, earlier: Mark) -> float:
         assert isinstance(earlier, CudaMark)
-        milliseconds: float = earlier._event.elapsed_time(self._event)  # type: ignore[no-untyped-call]
+        milliseconds: float = earlier._event.elapsed_time(self._event)
         return milliseconds / 1000
 
 

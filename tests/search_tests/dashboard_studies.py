@@ -14,7 +14,7 @@ from studies.ablation import ablate_name, remember_variants, variants
 from studies.base import Study
 from studies.finalists import choose_top, confirm_name, remember_choices
 from studies.plan import PlanRecord, PlanStudy, open_plan
-from studies.record import DataRecord, History, Outcome, SplitRecord, SplitSpec, StudyRecord
+from studies.record import DataRecord, Drawing, History, Outcome, SplitRecord, SplitSpec, StudyRecord
 from studies.study import SearchStudy, open_study
 
 EVIL = '<img src=x onerror="document.title=`owned`;alert(1)">[x](javascript:alert(2))<b id=planted>'
@@ -93,7 +93,7 @@ def make_ablation(storage: RDBStorage, study: SearchStudy, blocks: int = 2) -> P
 
 def add_trial(study: Study, number: int, **outcome: Any) -> None:
     """Run the next slot to its end, without training."""
-    claimed = study.claim("somewhere:x:1:2", 1, "random")
+    claimed = study.claim("somewhere:x:1:2", Drawing(sampler="random"))
     assert claimed is not None
     pruned = number % 5 == 4
     epochs, goal = (3 if pruned else 6), 0.5 + 0.45 * ((number * 7) % 11) / 11

@@ -18,7 +18,7 @@ from search.prepare import adapt, data_record, split_record
 from search.training.resident import make_resident
 from spaces.space import Space
 from studies.export import ExportedConfiguration, of_best, write_export
-from studies.record import StudyRecord
+from studies.record import Drawing, StudyRecord
 from studies.storage import open_storage
 from studies.study import SearchStudy, open_study
 
@@ -60,7 +60,7 @@ def search(url: str, request: DataRequest, trials: int = 1, space: str = SPACE, 
     with closing(open_storage(url, create=True)) as storage:
         study = open_study(storage, name, record, trials)
         for _ in range(trials):
-            claim = study.claim("here", 1, "random")
+            claim = study.claim("here", Drawing(sampler="random"))
             assert claim is not None
             run = TrialRun(study, claim, resident)
             while run.advance():

@@ -41,6 +41,7 @@ from spaces.config import Configuration
 from studies import record
 from studies.export import read_export
 from studies.notes import note_of, set_generated, written_note
+from studies.record import Drawing
 from studies.storage import Storage, open_storage
 from studies.study import SearchStudy
 
@@ -446,7 +447,7 @@ def _wait(until: Any, seconds: float = 60) -> None:
 
 def test_one_trial_that_cannot_be_shown_keeps_no_other_from_it(storage: Storage, sqlite_url: str) -> None:
     study = make_search(storage, "s", 1)
-    claimed = study.claim("somewhere:x:1:2", 1, "random")
+    claimed = study.claim("somewhere:x:1:2", Drawing(sampler="random"))
     assert claimed is not None
     claimed.trial.set_user_attr(record.HISTORY, {"train_loss": ["no number"]})
     study.optuna.tell(claimed.trial.number, state=TrialState.FAIL)

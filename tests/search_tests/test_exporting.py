@@ -18,6 +18,7 @@ from search.retraining.exporting import ExportRequest, export_study
 from studies.export import read_export
 from studies.finalists import choose_top, confirm_name, remember_choices
 from studies.plan import find_plan, open_plan
+from studies.record import Drawing
 from studies.statistics import mean_interval
 from studies.storage import open_storage
 from studies.study import SearchStudy
@@ -38,7 +39,7 @@ def root(tmp_path_factory) -> Path:
         remember_choices(plan, choices, None)
         data = StudyData(request, study.data, torch.device("cpu"))
         while not plan.is_complete():
-            claim = plan.claim("here", 1, "auto")
+            claim = plan.claim("here", Drawing(sampler="auto"))
             assert claim is not None
             run = TrialRun(plan, claim, data.divided(claim.split))
             while run.advance():

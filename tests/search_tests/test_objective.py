@@ -15,7 +15,7 @@ from search.prepare import adapt, data_record, split_record
 from search.training.models import Shape, cost
 from search.training.resident import make_resident
 from spaces.space import Space
-from studies.record import StudyRecord, curve_of, history_of, outcome_of
+from studies.record import Drawing, StudyRecord, curve_of, history_of, outcome_of
 from studies.slots import ATTEMPTS, Slots
 from studies.storage import StorageError, open_storage
 from studies.study import SearchStudy, open_study
@@ -59,7 +59,7 @@ def study(digits, sqlite_url):
 
 def started(study: SearchStudy, digits) -> TrialRun:
     data, split = digits
-    claim = study.claim("here", 1, "random")
+    claim = study.claim("here", Drawing(sampler="random"))
     assert claim is not None
     return TrialRun(study, claim, make_resident(data, split, torch.device("cpu")))
 
@@ -90,7 +90,7 @@ def test_a_run_stores_its_curves_cost_speed_memory_device_and_versions(study, di
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError("no memory")])
 def test_out_of_memory_closes_the_slot_at_once_and_the_study_goes_on(study, digits, error, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(objective.Run, "train_epoch", lambda _run: (_ for _ in ()).throw(error))
+        patch.setattr(objective.Run, "end_epoch", lambda _run: (_ for _ in ()).throw(error))
         assert not started(study, digits).advance()
     (trial,) = study.trials()
     assert outcome_of(trial).reason == "out of memory"
@@ -103,7 +103,7 @@ def test_out_of_memory_closes_the_slot_at_once_and_the_study_goes_on(study, digi
 
 
 def test_another_fault_is_tried_three_times_and_keeps_its_traceback(study, digits, monkeypatch):
-    monkeypatch.setattr(objective.Run, "train_epoch", lambda _run: [][1])
+    monkeypatch.setattr(objective.Run, "end_epoch", lambda _run: [][1])
     for attempt in range(ATTEMPTS):
         assert not Slots(study.trials()).is_closed(0)
         assert not started(study, digits).advance()

@@ -24,7 +24,7 @@ from studies.export import (
     write_export,
 )
 from studies.looks import PIECE, Look, add_looks, looks_of
-from studies.record import DataRecord, Outcome, SplitRecord, StudyRecord
+from studies.record import DataRecord, Drawing, Outcome, SplitRecord, StudyRecord
 from studies.storage import open_storage
 from studies.study import SearchStudy, open_study
 
@@ -63,7 +63,7 @@ def make_study(storage: RDBStorage) -> SearchStudy:
 def run(study: SearchStudy, value: float | None, dropout: float = 0.1, **outcome: Any) -> Claim:
     """A trial that ended with this accuracy; None: it failed."""
     study.optuna.enqueue_trial({"model.dropout": dropout, "optimizer.lr": 0.1})
-    claim = study.claim("somewhere:x:1:2", 1, "random")
+    claim = study.claim("somewhere:x:1:2", Drawing(sampler="random"))
     assert claim is not None
     claim.trial.report(value or 0.0, 1)
     told = Outcome(**{"reason": "finished", "epoch": 3, "seconds": 2.0, "device": "CPU", **outcome})
@@ -145,7 +145,7 @@ def test_a_trial_that_did_not_complete_is_refused_with_the_reason(study, value, 
 def test_trials_that_run_or_are_not_there_are_refused(study):
     with pytest.raises(ValueError, match="there is none"):
         of_trial(study, "sqlite:///x.db", 0)
-    study.claim("somewhere:x:1:2", 1, "random")
+    study.claim("somewhere:x:1:2", Drawing(sampler="random"))
     with pytest.raises(ValueError, match="did not: running"):
         of_trial(study, "sqlite:///x.db", 0)
     with pytest.raises(ValueError, match=r"numbered 0 to 0.*got 7"):

@@ -18,7 +18,7 @@ from studies.finalists import (
     remember_choices,
 )
 from studies.plan import PlannedEntry, PlanRecord, PlanStudy, Results, find_plan, open_plan
-from studies.record import DataRecord, Outcome, SplitSpec, setup_of
+from studies.record import DataRecord, Drawing, Outcome, SplitSpec, setup_of
 from studies.statistics import compare, mean_interval
 from studies.storage import open_storage
 from studies.study import SearchStudy
@@ -71,7 +71,7 @@ def test_every_entry_runs_on_every_block_and_blocks_come_one_after_the_other(sto
     claims = [run_one(plan) for _ in range(4)]
     assert [c.configuration.optimizer.lr for c in claims] == [0.1, 0.2, 0.1, 0.2]
     assert plan.is_complete()
-    assert plan.claim("w", 1, "random") is None
+    assert plan.claim("w", Drawing(sampler="random")) is None
 
 
 def test_a_block_is_one_seed_and_one_split_for_all_and_blocks_differ(storage):

@@ -21,7 +21,7 @@ from studies import heartbeat, record
 from studies.base import Claim
 from studies.methods import build_pruner, check_pruner, check_sampler, resolve_pruner, resolve_sampler
 from studies.processes import process_name
-from studies.record import DataRecord, History, Outcome, Reason, SplitRecord, StudyRecord
+from studies.record import DataRecord, Drawing, History, Outcome, Reason, SplitRecord, StudyRecord
 from studies.storage import open_storage
 from studies.study import SearchStudy, check_continuation, open_study
 
@@ -105,7 +105,7 @@ def dead_worker() -> str:
 
 
 def claimed(study: SearchStudy, worker: str = ME, parallel: int = 1, sampler: str = "auto") -> Claim:
-    claim = study.claim(worker, parallel, sampler)
+    claim = study.claim(worker, Drawing(sampler=sampler, parallel=parallel))
     assert claim is not None
     return claim
 
@@ -129,12 +129,12 @@ def test_a_study_gives_each_slot_once_and_then_nothing(storage: RDBStorage) -> N
     for _ in range(3):
         assert not study.is_complete()
         claims.append(claimed(study))
-    assert study.claim(ME, 1, "auto") is None
+    assert study.claim(ME, Drawing(sampler="auto")) is None
     assert not study.is_complete()
     for claim in claims:
         finish(study, claim)
     assert study.is_complete()
-    assert study.claim(ME, 1, "auto") is None
+    assert study.claim(ME, Drawing(sampler="auto")) is None
     assert [claim.slot for claim in claims] == [0, 1, 2]
     assert len({claim.configuration.fingerprint() for claim in claims}) == 3
 
@@ -161,7 +161,7 @@ def test_workers_that_claim_at_once_close_exactly_the_total(database_url: str) -
         with closing(open_storage(database_url, create=False, write=True)) as storage:
             study = SearchStudy(storage, "s")
             while not study.is_complete():
-                if (claim := study.claim(f"worker {number}", 4, "random")) is None:
+                if (claim := study.claim(f"worker {number}", Drawing(sampler="random", parallel=4))) is None:
                     continue
                 if (
                     claim.slot % 3 == number % 3
@@ -204,7 +204,7 @@ def test_an_interruption_is_no_failure_and_three_failures_are_the_end_of_a_slot(
         assert not study.is_complete()
         fail(study, claimed(study), reason)
     assert study.is_complete()
-    assert study.claim(ME, 1, "auto") is None
+    assert study.claim(ME, Drawing(sampler="auto")) is None
     assert study.slots().failed_for_good(0)
 
 
@@ -222,7 +222,7 @@ def test_parameters_that_make_no_configuration_close_their_slot_and_leave_the_st
     storage: RDBStorage,
 ) -> None:
     study = open_study(storage, "s", wanted(SOMETIMES_INVALID), 8)
-    claims = [claim for _ in range(8) if (claim := study.claim(ME, 1, "random"))]
+    claims = [claim for _ in range(8) if (claim := study.claim(ME, Drawing(sampler="random")))]
     for claim in claims:
         finish(study, claim)
     invalid = [trial for trial in study.trials() if trial.state == TrialState.FAIL]
@@ -301,7 +301,7 @@ def test_known_configurations_of_a_free_search_come_first_and_what_is_absent_is_
 def test_a_grid_runs_every_point_as_often_as_asked_with_other_seeds(storage: RDBStorage) -> None:
     study = open_study(storage, "s", wanted(GRID, sampler="grid", repeat=2), 12)
     runs: dict[tuple[str, float], list[int]] = {}
-    while claim := study.claim(ME, 1, "grid"):
+    while claim := study.claim(ME, Drawing(sampler="grid")):
         model = claim.configuration.model
         runs.setdefault((model.normalization, model.dropout), []).append(claim.seed)
         finish(study, claim)
@@ -318,7 +318,7 @@ def test_a_queued_trial_that_nobody_lived_to_start_is_picked_up(storage: RDBStor
     assert (claim.slot, slot_of(study, claim)) == (1, 1)
     assert claim.configuration.optimizer.lr == 0.25
     assert claimed(study).slot == 2
-    assert study.claim(ME, 1, "auto") is None
+    assert study.claim(ME, Drawing(sampler="auto")) is None
 
 
 def test_a_trial_queued_through_optuna_itself_gets_a_slot(storage: RDBStorage) -> None:
@@ -336,7 +336,7 @@ def test_a_silent_worker_loses_its_trial_and_comes_too_late(
 ) -> None:
     study = open_study(storage, "s", wanted(), 1)
     late = claimed(study, worker="elsewhere:place:1:2")
-    assert study.claim(ME, 1, "auto") is None
+    assert study.claim(ME, Drawing(sampler="auto")) is None
     monkeypatch.setattr("studies.base.silent_trials", lambda *_: [late.trial_id])
     again = claimed(study)
     monkeypatch.undo()
@@ -358,7 +358,7 @@ def test_trials_of_a_dead_process_of_this_machine_are_open_again_at_once(
     of_dead = claimed(study, dead_worker)
     of_living, of_another = claimed(study), claimed(study, "elsewhere:place:1:2")
     assert (of_living.slot, of_living.seed) == (of_dead.slot, of_dead.seed)
-    assert study.claim(ME, 1, "auto") is None
+    assert study.claim(ME, Drawing(sampler="auto")) is None
     study.fail_lost(["elsewhere:place:1:2"], "interrupted")
     reasons = [outcome and outcome.reason for outcome in map(record.outcome_of, study.trials())]
     assert reasons == ["lost", None, "interrupted"]
@@ -444,7 +444,7 @@ def test_continuing_with_a_larger_total_owes_that_many_and_with_a_smaller_none(s
     assert study.is_complete()
     fewer = open_study(storage, "s", wanted(), 1)
     assert fewer.is_complete()
-    assert fewer.claim(ME, 1, "auto") is None
+    assert fewer.claim(ME, Drawing(sampler="auto")) is None
 
 
 def test_a_smaller_total_is_not_exceeded_by_what_was_put_back_or_queued(storage: RDBStorage) -> None:
@@ -455,7 +455,7 @@ def test_a_smaller_total_is_not_exceeded_by_what_was_put_back_or_queued(storage:
     for claim in others:
         finish(study, claim)
     study.set_total(2)
-    assert study.claim(ME, 1, "auto") is None
+    assert study.claim(ME, Drawing(sampler="auto")) is None
     assert study.is_complete()
 
 

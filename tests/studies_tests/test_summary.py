@@ -19,7 +19,7 @@ from studies.base import Claim
 from studies.levels import levels
 from studies.listing import list_studies
 from studies.progress import ProgressMeter
-from studies.record import DataRecord, History, Outcome, Reason, SplitRecord, StudyRecord
+from studies.record import DataRecord, Drawing, History, Outcome, Reason, SplitRecord, StudyRecord
 from studies.storage import open_storage
 from studies.study import SearchStudy, open_study
 from studies.summary import Level, as_json, summarize
@@ -62,7 +62,7 @@ def claim(study: SearchStudy, **parameters: Any) -> Claim:
     values = {"model.normalization": "batch", "model.dropout": 0.0, "optimizer.weight_decay": 1e-4}
     values |= {"optimizer.lr": 0.1} | {name.replace("__", "."): value for name, value in parameters.items()}
     study.optuna.enqueue_trial(values)
-    claimed = study.claim("somewhere:x:1:2", 1, "random")
+    claimed = study.claim("somewhere:x:1:2", Drawing(sampler="random"))
     assert claimed is not None
     return claimed
 

@@ -1,0 +1,144 @@
+"""The trials of one worker, side by side on its lanes, driven by one thread.
+
+While a GPU works on the epochs that are queued, the thread does everything else: it reports, decides, draws
+the next slot. On a CPU there is one lane, and queuing an epoch is training it.
+
+Epochs are settled in the order in which a clock of their work says that they end, not in the order in which
+the device happens to end them. So what the sampler and the pruner know at each decision, and with it the
+whole search of one worker, is the same each time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from search.objective import TrialRun
+from search.prepare import StudyData
+from search.training.lanes import Lane
+from studies.base import Claim, Study
+from studies.heartbeat import Heartbeat
+from studies.live import LiveReports
+from studies.record import Drawing
+
+POLL = 0.5
+"""Seconds between two looks for a slot while other workers hold the last ones."""
+
+
+@dataclass
+class _Place:
+    """A lane and the trial on it."""
+
+    lane: Lane
+    run: TrialRun | None = None
+    claim: Claim | None = None
+    queued: bool = False
+    ends: float = 0.0
+    """By the clock of work, when the epoch queued is over."""
+
+
+class Driver:
+    """One worker's share in a study."""
+
+    def __init__(
+        self,
+        study: Study,
+        data: StudyData,
+        lanes: list[Lane],
+        worker: str,
+        drawing: Drawing,
+        keep: Path | None = None,
+    ) -> None:
+        """Get ready; ``worker`` is the process's name, ``keep`` a folder for weights."""
+        self._study = study
+        self._data = data
+        self._places = [_Place(lane) for lane in lanes]
+        self._worker = worker
+        self._drawing = drawing
+        self._keep = keep
+        self._reports = LiveReports(study)
+        self._heartbeat = Heartbeat(study.storage)
+        self._ahead: list[Claim] = []
+        self._clock = 0.0
+
+    def drive(self, stopping: Callable[[], bool]) -> None:
+        """Claim and train until the study is complete, or, at the end of an epoch, ``stopping()``."""
+        while not stopping():
+            self._fill()
+            self._queue_epochs()
+            self._draw_ahead()
+            if any(place.queued for place in self._places):
+                self._settle_next()
+            elif self._study.is_complete():
+                break
+            else:
+                time.sleep(POLL)
+        self._put_back()
+        self._heartbeat.close()
+
+    def _fill(self) -> None:
+        """Give every free place a slot, as long as there are any."""
+        for place in self._places:
+            if place.run is None and (claim := self._next_claim()):
+                data = self._data.divided(claim.split)
+                place.claim = claim
+                place.run = TrialRun(self._study, claim, data, self._reports, place.lane, self._keep)
+
+    def _next_claim(self) -> Claim | None:
+        claim = self._ahead.pop(0) if self._ahead else self._claim()
+        self._watch(claim)
+        return claim
+
+    def _claim(self) -> Claim | None:
+        return self._study.claim(self._worker, self._drawing)
+
+    def _watch(self, new: Claim | None = None) -> None:
+        """Give signs of life for what is held here."""
+        held = [place.claim for place in self._places] + self._ahead + [new]
+        self._heartbeat.watch([claim.trial_id for claim in held if claim])
+
+    def _queue_epochs(self) -> None:
+        for place in self._places:
+            if place.run and not place.queued:
+                self._act(place, place.run.launch)
+            if place.run and not place.queued:
+                place.queued, place.ends = True, self._clock + place.run.work
+
+    def _settle_next(self) -> None:
+        place = min((place for place in self._places if place.queued), key=lambda place: place.ends)
+        assert place.run is not None
+        self._clock, place.queued = place.ends, False
+        self._act(place, place.run.settle)
+        if place.lane.device.type == "cpu":  # else once the next epoch is queued
+            self._reports.write_if_due()
+
+    def _act(self, place: _Place, act: Callable[[], bool]) -> None:
+        """Do something with a trial; where that ended it, its place is free."""
+        assert place.run is not None
+        place.run.crowded = sum(other.run is not None for other in self._places) > 1
+        if act():
+            return
+        ended, place.run, place.claim = place.run.ended, None, None
+        self._watch()
+        if ended == "crowded out":
+            self._places.remove(place)
+            torch.cuda.empty_cache()
+
+    def _draw_ahead(self) -> None:
+        """Draw the slots that are wanted next while the device works."""
+        self._reports.write_if_due()
+        if len(self._ahead) < self._drawing.ahead and (claim := self._claim()):
+            self._ahead.append(claim)
+            self._watch()
+
+    def _put_back(self) -> None:
+        """Open the slots of what has not ended."""
+        for place in self._places:
+            if place.run:
+                place.run.interrupt()
+        for claim in self._ahead:
+            self._study.put_back(claim.trial_id)

@@ -1,0 +1,113 @@
+"""What the trials of one process have reported: known here at once, written in batches.
+
+A GPU ends several epochs a second. Each report would be a transaction of its own, and each decision on
+pruning would read every running trial again. So reports wait here for up to a second, and pruners decide by
+what the database last said of other processes' trials and by all that this process knows of its own.
+
+Uses of Optuna's internals, held by a test: ``Study._storage``, whose ``get_all_trials`` and
+``set_trial_system_attr`` are all that pruners call.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Container
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from studies.base import Study
+from studies.reports import report_many
+
+EVERY = 1.0
+"""Seconds for which a report waits at most while the process does nothing else."""
+
+
+class LiveReports:
+    """The reports of a process on its own running trials."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._seen = _Seen(study.optuna)
+        self._view = optuna.Study(study.name, storage=self._seen, pruner=study.optuna.pruner)  # type: ignore[arg-type]
+        self._prunes = not isinstance(study.optuna.pruner, optuna.pruners.NopPruner)
+        self._waiting: list[tuple[int, int, float]] = []
+        self._written = time.monotonic()
+        self._given_away: set[int] = set()
+
+    def begin(self, trial_id: int) -> None:
+        """A trial is this process's from now on."""
+        self._seen.own[trial_id] = copy.deepcopy(self._study.storage.get_trial(trial_id))
+
+    def report(self, trial_id: int, epoch: int, value: float) -> None:
+        """A trial's validation accuracy after an epoch; the first report of an epoch stays."""
+        self._seen.own[trial_id].intermediate_values.setdefault(epoch, value)
+        self._waiting.append((trial_id, epoch, value))
+
+    def should_prune(self, trial_id: int) -> bool:
+        """Whether the study's pruner would end the trial now."""
+        if not self._prunes:
+            return False
+        if self._seen.trials is None:
+            self._read()
+        return self._study.optuna.pruner.prune(self._view, self._seen.own[trial_id])
+
+    def end(self, trial_id: int) -> None:
+        """The trial has been closed."""
+        self._seen.own.pop(trial_id, None)
+        self._given_away.discard(trial_id)
+        self._seen.trials = None
+
+    def given_away(self, trial_id: int) -> bool:
+        """Whether the trial was found, at the last writing, to have been ended by somebody else."""
+        return trial_id in self._given_away
+
+    def write_if_due(self) -> None:
+        """Write if the last time was long enough ago."""
+        if time.monotonic() - self._written >= EVERY:
+            self.write()
+
+    def write(self) -> None:
+        """Write what waits, and read anew what others did before it is needed again."""
+        waiting, attributes = self._waiting, self._seen.attributes
+        if waiting:
+            self._given_away |= report_many(self._study.storage, waiting)
+        for (trial_id, key), value in attributes.items():
+            if trial_id not in self._given_away:
+                self._study.storage.set_trial_system_attr(trial_id, key, value)
+        self._waiting, self._seen.attributes = [], {}
+        self._seen.trials = None
+        self._written = time.monotonic()
+
+    def _read(self) -> None:
+        self._seen.trials = self._study.trials()
+
+
+class _Seen:
+    """The study's storage as pruners see it: the trials last read, with those of this process as they are."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self.trials: list[FrozenTrial] | None = None
+        self.own: dict[int, FrozenTrial] = {}
+        self.attributes: dict[tuple[int, str], Any] = {}
+        """What pruners noted, by trial and key, and is not written yet."""
+        self._storage = study._storage
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def get_all_trials(
+        self, _study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """The study's trials, as ``BaseStorage`` has it."""
+        assert self.trials is not None
+        trials = [self.own.get(trial._trial_id, trial) for trial in self.trials]
+        trials = [trial for trial in trials if states is None or trial.state in states]
+        return copy.deepcopy(trials) if deepcopy else trials
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Note it, to be written with the next reports."""
+        self.own[trial_id].system_attrs[key] = value
+        self.attributes[trial_id, key] = value

@@ -1,0 +1,171 @@
+"""Database errors that pass by themselves, and calls that are repeated until they do.
+
+An error passes when the server could not be reached, ended the connection, is starting or stopping, has no
+connection or no room on its disk left, or when transactions stood in each other's way. Everything else, such
+as a broken rule of the database or a wrong statement, is raised at once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy import Engine
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from studies.urls import StorageError, clean_message, masked
+
+OUTAGE = 60.0
+"""Seconds of an outage of the database that a storage call survives."""
+_OPTION = "cifar_search_outage"
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 3.0
+"""Bounds in seconds of the pauses, which are drawn at random so that clients do not come back together."""
+_POSTGRES = {
+    "53000",  # insufficient resources
+    "53100",  # disk full
+    "53200",  # out of memory
+    "53300",  # too many connections
+    "57P01",  # the server is shutting down, or the connection was ended
+    "57P02",  # the server crashed
+    "57P03",  # the server is starting up or shutting down
+    "57P05",  # the connection was idle for too long
+    "40001",  # transactions that stood in each other's way
+    "40P01",  # deadlock
+    "25P03",  # the transaction was idle for too long
+}
+_POSTGRES_CLASS = "08"  # the connection
+_MYSQL = {
+    0,  # PyMySQL's own: the connection is closed
+    1021,  # disk full
+    1040,  # too many connections
+    1053,  # the server is shutting down
+    1114,  # no room left in the table space
+    1203,  # the user has too many connections
+    1205,  # a row was locked for too long
+    1213,  # deadlock
+    1226,  # the user has used up its connections
+    1927,  # MariaDB: the connection was ended
+    2002,  # cannot connect, by a local socket
+    2003,  # cannot connect
+    2006,  # the server has gone away
+    2013,  # the connection was lost during a statement
+    4031,  # MySQL: the connection was idle for too long
+}
+_SQLITE = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,  # also a quota, or a file server that is away
+    sqlite3.SQLITE_CANTOPEN,  # also a full disk, on which the files beside the database cannot be made
+    sqlite3.SQLITE_PROTOCOL,
+}
+_REFUSALS = ("authentication failed", "does not exist", "pg_hba.conf", "resolve host", "Name or service")
+"""What no waiting mends when a storage is opened for the first time; psycopg has no codes for it."""
+_inside = threading.local()
+T = TypeVar("T")
+
+
+class OutageError(StorageError):
+    """The database could not be used for as long as an outage is waited for."""
+
+
+def passes(error: BaseException | None) -> bool:
+    """Whether an error of the storage, of SQLAlchemy or of a driver goes away by itself."""
+    if isinstance(error, StorageInternalError):
+        return passes(error.__cause__)
+    if isinstance(error, PendingRollbackError):  # a second statement on a connection that was lost
+        return passes(error.__context__)
+    if isinstance(error, PoolTimeout):
+        return True
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or _driver_error_passes(error.orig)
+    return isinstance(error, sqlite3.Error) and _driver_error_passes(error)
+
+
+def passes_before_use(error: BaseException) -> bool:
+    """As ``passes``, of a storage that was never used: a wrong password, host or database is told at once."""
+    return passes(error) and not any(refusal in str(error) for refusal in _REFUSALS)
+
+
+def _driver_error_passes(error: BaseException | None) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE
+    if error is not None and hasattr(error, "sqlstate"):  # psycopg
+        state: str | None = error.sqlstate
+        if state is None:  # the client's own: cannot connect, or the connection is lost
+            return type(error).__name__ == "OperationalError"
+        return state in _POSTGRES or state.startswith(_POSTGRES_CLASS)
+    code = error.args[0] if error is not None and error.args else None
+    return type(error).__name__ in ("OperationalError", "InterfaceError", "InternalError") and code in _MYSQL
+
+
+def with_outage(limit: float) -> dict[str, float]:
+    """Execution options for an engine whose calls survive an outage of ``limit`` seconds."""
+    return {_OPTION: limit}
+
+
+def outage_of(engine: Engine) -> float:
+    """Seconds of an outage that calls on the engine survive."""
+    limit: float = engine.get_execution_options().get(_OPTION, OUTAGE)
+    return limit
+
+
+def lasting(engine: Engine, call: Callable[[], T], done: Callable[[], T | None] | None = None) -> T:
+    """The result of one transaction on the engine, repeated while its errors are such as pass.
+
+    Args:
+        engine: of the database, which says how long an outage may take.
+        call: the transaction. It must do no harm when it is repeated, unless ``done`` is given.
+        done: asked before ``call`` is repeated, since the answer to a commit may have been lost: the result
+            if the call was committed after all, else None.
+
+    A call inside another one is not repeated by itself.
+
+    Raises:
+        OutageError: the errors did not pass in time.
+    """
+    return persist(call, passes, engine.url, outage_of(engine), done)
+
+
+def persist(
+    call: Callable[[], T],
+    passing: Callable[[BaseException], bool],
+    url: URL,
+    limit: float,
+    done: Callable[[], T | None] | None = None,
+) -> T:
+    """As ``lasting``, for what has no engine yet; ``passing`` says which errors pass."""
+    if getattr(_inside, "a_call", False):
+        return call()
+    _inside.a_call = True
+    try:
+        return call()
+    except Exception as error:
+        if not passing(error):
+            raise
+    finally:
+        _inside.a_call = False
+    pause = wait_random_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE)
+    retrying = Retrying(retry=retry_if_exception(passing), stop=stop_after_delay(limit), wait=pause)
+    _inside.a_call = True
+    try:
+        return retrying(lambda: _unless_done(call, done))
+    except RetryError as error:
+        cause = error.last_attempt.exception() or error
+        raise OutageError(
+            f"storage {masked(url)}: could not be used for {limit:g} s: {clean_message(cause, url)}"
+        ) from None
+    finally:
+        _inside.a_call = False
+
+
+def _unless_done(call: Callable[[], T], done: Callable[[], T | None] | None) -> T:
+    before = done() if done else None
+    return call() if before is None else before
