@@ -12,10 +12,13 @@ from search.commands import look, model, repeat, report
 from search.commands.dashboard import dashboard
 from search.commands.effects import effects
 from search.commands.run import run
+from search.commands.worker import worker
 from search.interrupts import EXIT_CODE
+from search.options import check_words
 
 COMMANDS = (
     run,
+    worker,
     look.spaces,
     look.data,
     look.studies,
@@ -49,6 +52,7 @@ for command in COMMANDS:
 def main() -> None:
     """Run a command; a user's mistake is one line and exit code 2."""
     try:
+        check_words(sys.argv[1:])
         code = app(standalone_mode=False)
         if code == EXIT_CODE:  # typer's answer to Ctrl-C, without a word
             raise KeyboardInterrupt

@@ -16,7 +16,7 @@ from search.workers import WorkerOrder, prepare_workers
 from spaces.space import Space
 from spaces.text import within
 from studies.methods import check_pruner, check_sampler, resolve_pruner, resolve_sampler
-from studies.record import StudyRecord, outcome_of
+from studies.record import StudyRecord
 from studies.storage import open_storage, probe
 from studies.study import SearchStudy, check_continuation, check_name, open_study
 from studies.summary import summarize
@@ -164,8 +164,7 @@ def _method(request: SearchRequest, study: SearchStudy, screen: Screen) -> tuple
 
 
 def _announce(study: SearchStudy, order: WorkerOrder, screen: Screen) -> None:
-    from search.objective import device_name, versions
-    from search.prepare import resolve_device
+    from search.hardware import note_differences
 
     record, total, closed = study.record, study.total(), study.slots().closed()
     sampler = resolve_sampler(order.sampler, bool(study.space.levels), order.placement.parallel)
@@ -181,14 +180,4 @@ def _announce(study: SearchStudy, order: WorkerOrder, screen: Screen) -> None:
     levels = study.space.levels
     if levels and total is not None and total % len(levels):
         screen.say(f"note: {total} trials cannot be shared evenly by the {len(levels)} levels compared")
-    earlier = [outcome for trial in study.trials() if (outcome := outcome_of(trial)) and outcome.versions]
-    here = (device_name(resolve_device(order.placement.devices[0])), versions())
-    if earlier and (earlier[-1].device, earlier[-1].versions) != here:
-        before = (earlier[-1].device, earlier[-1].versions)
-        notice = f"continued on {_hardware(*here)} after {_hardware(*before)}"
-        study.add_notice(notice)
-        screen.say(f"note: {notice}")
-
-
-def _hardware(device: str, versions: dict[str, str]) -> str:
-    return f"{device} with {', '.join(f'{name} {version}' for name, version in versions.items())}"
+    note_differences(study, order.placement.devices[0], screen)

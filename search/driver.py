@@ -10,20 +10,22 @@ whole search of one worker, is the same each time.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+from optuna.trial import TrialState
 
-from search.objective import TrialRun
+from search.objective import NOTHING, Kept, TrialRun
 from search.prepare import StudyData
 from search.training.lanes import Lane
+from search.watchdog import Watchdog
 from studies.base import Claim, Study
 from studies.heartbeat import Heartbeat
 from studies.live import LiveReports
-from studies.record import Drawing
+from studies.record import Drawing, Outcome
 
 POLL = 0.5
 """Seconds between two looks for a slot while other workers hold the last ones."""
@@ -51,19 +53,22 @@ class Driver:
         lanes: list[Lane],
         worker: str,
         drawing: Drawing,
-        keep: Path | None = None,
+        kept: Kept = NOTHING,
     ) -> None:
-        """Get ready; ``worker`` is the process's name, ``keep`` a folder for weights."""
+        """Get ready; ``worker`` is the process's name, ``kept`` what trials keep in files."""
         self._study = study
         self._data = data
         self._places = [_Place(lane) for lane in lanes]
         self._worker = worker
         self._drawing = drawing
-        self._keep = keep
+        self._kept = kept
         self._reports = LiveReports(study)
         self._heartbeat = Heartbeat(study.storage)
         self._ahead: list[Claim] = []
         self._clock = 0.0
+        self._watchdog = Watchdog(self._give_up)
+        self._pace: float | None = None
+        """Seconds for a unit of work: the most that an epoch took so far."""
 
     def drive(self, stopping: Callable[[], bool]) -> None:
         """Claim and train until the study is complete, or, at the end of an epoch, ``stopping()``."""
@@ -78,6 +83,7 @@ class Driver:
             else:
                 time.sleep(POLL)
         self._put_back()
+        self._watchdog.close()
         self._heartbeat.close()
 
     def _fill(self) -> None:
@@ -86,7 +92,7 @@ class Driver:
             if place.run is None and (claim := self._next_claim()):
                 data = self._data.divided(claim.split)
                 place.claim = claim
-                place.run = TrialRun(self._study, claim, data, self._reports, place.lane, self._keep)
+                place.run = TrialRun(self._study, claim, data, self._reports, place.lane, self._kept)
 
     def _next_claim(self) -> Claim | None:
         claim = self._ahead.pop(0) if self._ahead else self._claim()
@@ -120,13 +126,30 @@ class Driver:
         """Do something with a trial; where that ended it, its place is free."""
         assert place.run is not None
         place.run.crowded = sum(other.run is not None for other in self._places) > 1
-        if act():
+        self._acting = place
+        with self._watchdog.watching(self._usual(place.run)):
+            going_on = act()
+        self._pace = max(filter(None, (self._pace, place.run.pace)), default=None)
+        if going_on:
             return
         ended, place.run, place.claim = place.run.ended, None, None
         self._watch()
         if ended == "crowded out":
             self._places.remove(place)
             torch.cuda.empty_cache()
+
+    def _usual(self, run: TrialRun) -> float | None:
+        return None if self._pace is None else self._pace * run.work
+
+    def _give_up(self, why: str) -> None:
+        """Called beside a thread that hangs: record its trial, and end the process."""
+        claim = self._acting.claim
+        try:
+            if claim:
+                outcome = Outcome(reason="error", message=why)
+                self._study.close(claim.trial_id, TrialState.FAIL, outcome)
+        finally:
+            os._exit(1)
 
     def _draw_ahead(self) -> None:
         """Draw the slots that are wanted next while the device works."""

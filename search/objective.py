@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 import math
-import platform
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from optuna.trial import TrialState
 from safetensors import SafetensorError
 
+from search.checkpoints import Checkpoints
+from search.hardware import device_name, versions
 from search.training.engine import Run, peak_memory
 from search.training.features import network_cost
 from search.training.lanes import Lane, make_lane
 from search.training.reports import EpochReport, last_phase
 from search.training.resident import ResidentData
 from search.weights import save_weights
+from spaces.text import digest
+from studies.artifacts import ArtifactStore, attach_text
 from studies.base import Claim, Study
 from studies.live import LiveReports
 from studies.record import History, Outcome, Reason
 from studies.storage import StorageError
+
+GOING_ON: frozenset[Reason] = frozenset({"interrupted", "crowded out"})
+"""Ends after which the slot's next attempt goes on from its checkpoint."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a trial keeps in files."""
+
+    weights: Path | None = None
+    """Folder for the weights of the trials that are to be kept; None: none is."""
+    checkpoints: Checkpoints | None = None
+    artifacts: ArtifactStore | None = None
+
+
+NOTHING = Kept()
 
 
 class TrialRun:
@@ -40,7 +59,7 @@ class TrialRun:
         data: ResidentData,
         reports: LiveReports | None = None,
         lane: Lane | None = None,
-        keep: Path | None = None,
+        kept: Kept = NOTHING,
     ) -> None:
         """Take what is needed; nothing is built yet.
 
@@ -50,7 +69,7 @@ class TrialRun:
             data: what it trains on.
             reports: those of this process; None: its own.
             lane: where it computes; None: one of its own.
-            keep: folder for the weights of a trial that is to be kept.
+            kept: what is kept in files.
         """
         self.crowded = False
         """Whether other trials share the device's memory: running out of it is then not this one's fault."""
@@ -61,8 +80,11 @@ class TrialRun:
         self._data = data
         self._reports = reports or LiveReports(study)
         self._lane = lane or make_lane(data.device)
-        self._keep = keep
+        self._kept = kept
         self._run: Run | None = None
+        self._queued = False
+        self._unsaved = ""
+        self._saved = time.monotonic()
         self._reports.begin(claim.trial_id)
 
     @property
@@ -72,6 +94,13 @@ class TrialRun:
             return 0.0
         data = self._data
         return self._size.multiply_adds * (3.0 * len(data.train_indices) + len(data.val_indices))
+
+    @property
+    def pace(self) -> float | None:
+        """Seconds that its last epoch took for a unit of work; None before the first."""
+        if self._run is None or not self._run.history or not self.work:
+            return None
+        return self._run.history[-1].seconds / self.work
 
     def advance(self) -> bool:
         """Train one epoch, report it, and decide; false once the trial is over and recorded."""
@@ -102,19 +131,59 @@ class TrialRun:
     def _launch(self) -> None:
         if self._run is None:
             self._start()
-        if self._run is not None:
+        if self._run is not None and not self._run.finished:  # it is, if it was ended before it was recorded
             self._run.begin_epoch()
+            self._queued = True
 
     def _settle(self) -> None:
         assert self._run is not None
-        report, trial_id = self._run.end_epoch(), self._claim.trial_id
-        self._reports.report(trial_id, report.epoch, report.val_accuracy)
-        if report.diverged:
+        report, trial_id = self._collect(self._run), self._claim.trial_id
+        if self._reports.given_away(trial_id):
+            self._abandon()
+        elif report.diverged:
             self._close(TrialState.PRUNED, self._outcome("diverged", "the loss is no longer a finite number"))
         elif self._run.finished:
             self._complete(self._run)
         elif self._reports.should_prune(trial_id):
             self._close(TrialState.PRUNED, self._outcome("pruned"))
+        elif self._kept.checkpoints and time.monotonic() - self._saved >= self._kept.checkpoints.every:
+            self._save()
+
+    def _collect(self, run: Run) -> EpochReport:
+        """The report of the epoch that is queued, or else of the last one."""
+        if self._queued:
+            self._queued = False
+            self._report(run.end_epoch())
+        return run.history[-1]
+
+    def _report(self, report: EpochReport) -> None:
+        self._reports.report(self._claim.trial_id, report.epoch, report.val_accuracy)
+
+    def _abandon(self) -> None:
+        """Somebody took this worker for dead and gave the slot away: nothing is written any more."""
+        self.ended, self._run = "lost", None
+        self._reports.end(self._claim.trial_id)
+
+    def _save(self) -> None:
+        """Keep the state that the trial has now, unless it was given away meanwhile."""
+        checkpoints, trial_id = self._kept.checkpoints, self._claim.trial_id
+        if checkpoints is None or self._run is None or not self._run.history:
+            return
+        self._reports.write()
+        if self._reports.given_away(trial_id):
+            return
+        try:
+            checkpoints.save(self._claim.slot, self._training, self._run.state_dict())
+        except (OSError, RuntimeError) as error:  # a full disk costs the checkpoint, and not the trial
+            self._unsaved = f"no checkpoint could be written: {error}"
+        self._saved = time.monotonic()
+
+    @property
+    def _training(self) -> str:
+        """A hash of what decides the training."""
+        claim = self._claim
+        split = claim.split.model_dump(mode="json")
+        return digest([claim.configuration.fingerprint(), claim.seed, split, self._data.hash])
 
     def _start(self) -> None:
         """Build the run; if the configuration does not fit the data, that closes the slot."""
@@ -123,9 +192,30 @@ class TrialRun:
         claim, data = self._claim, self._data
         try:
             self._size = network_cost(claim.configuration, data.shape)
-            self._run = Run(claim.configuration, data, data.device, claim.seed, self._lane)
+            self._run = self._built()
         except ValueError as error:
             self._fail("invalid", str(error))
+            return
+        self._saved = time.monotonic()
+        for report in self._run.history:
+            self._report(report)
+
+    def _built(self) -> Run:
+        """The run, where its slot's last checkpoint left it, if there is one."""
+        claim, data, checkpoints = self._claim, self._data, self._kept.checkpoints
+
+        def fresh() -> Run:
+            return Run(claim.configuration, data, data.device, claim.seed, self._lane)
+
+        run = fresh()
+        state = checkpoints.load(claim.slot, self._training, data.device) if checkpoints else None
+        if state is None:
+            return run
+        try:
+            run.load_state_dict(state)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):  # of another version
+            return fresh()
+        return run
 
     def _complete(self, run: Run) -> None:
         stopped = run.epoch < self._claim.configuration.training.epochs
@@ -133,18 +223,23 @@ class TrialRun:
         outcome = self._outcome("stopped early" if stopped else "finished").model_copy(
             update={"epoch": result.epoch, "tta_accuracy": result.tta_accuracy}
         )
-        if self._keep and self._claim.keep:
+        if self._kept.weights and self._claim.keep:
             with suppress(OSError, SafetensorError):  # a full disk costs the model, and not the trial
-                save_weights(run.network, self._keep / f"{self._claim.keep}.safetensors")
+                save_weights(run.network, self._kept.weights / f"{self._claim.keep}.safetensors")
         self._close(TrialState.COMPLETE, outcome, result.value, run.confusion())
 
     def interrupt(self) -> None:
-        """End the attempt so that its slot is open again."""
-        self._lane.wait()
+        """End the attempt so that its slot is open again, to go on from the last epoch."""
+        if self._run is not None:
+            self._collect(self._run)
+            self._save()
         self._close(TrialState.FAIL, self._outcome("interrupted"))
 
     def _fail(self, reason: Reason, message: str) -> None:
         self._close(TrialState.FAIL, self._outcome(reason, message[-2000:]))
+        if reason == "error" and self._kept.artifacts:
+            with suppress(OSError):
+                attach_text(self._study, self._kept.artifacts, self._claim.trial_id, "traceback.txt", message)
         if self._data.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -158,8 +253,10 @@ class TrialRun:
         history = history_of(self._run.history if self._run else [])
         self.ended, self._run = outcome.reason, None
         self._reports.write()
-        self._study.close(self._claim.trial_id, state, outcome, history, value, confusion)
+        written = self._study.close(self._claim.trial_id, state, outcome, history, value, confusion)
         self._reports.end(self._claim.trial_id)
+        if written and outcome.reason not in GOING_ON and self._kept.checkpoints:
+            self._kept.checkpoints.delete(self._claim.slot)
 
     def _outcome(self, reason: Reason, message: str = "") -> Outcome:
         reports = self._run.history if self._run else []
@@ -167,7 +264,7 @@ class TrialRun:
         speeds = sorted(report.images_per_second for report in reports)
         return Outcome(
             reason=reason,
-            message=message,
+            message=message or self._unsaved,
             epoch=len(reports),
             best_accuracy=best.val_accuracy if best else None,
             best_epoch=best.epoch if best else None,
@@ -206,16 +303,3 @@ def history_of(reports: list[EpochReport]) -> History:
 def rounded(number: float | None) -> float | None:
     """Five significant digits; None for what is no finite number."""
     return None if number is None or not math.isfinite(number) else float(f"{number:.5g}")
-
-
-def device_name(device: torch.device) -> str:
-    """What people call the device: the GPU's name, or "CPU" and its architecture."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU ({platform.machine()})"
-
-
-def versions() -> dict[str, str]:
-    """The versions that can change a result."""
-    packages = ("torch", "torchvision", "optuna", "cifar-search")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

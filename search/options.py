@@ -3,47 +3,85 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from search.data.request import LARGEST_SIDE
+from spaces.text import brief
+
 DEFAULT_STORAGE = "sqlite:///cifar-search.db"
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """A parser of whole numbers from ``least`` on."""
+MOST = 1_000_000
+"""Of whatever is counted on the command line: more would never end."""
+MOST_WORKERS = 1024
+"""Processes of one command."""
+LARGEST_SEED = 2**63 - 1
+LONGEST_S = 10_000 * 3600
+"""Seconds that --timeout may say: more than a year."""
+
+
+def check_words(words: Iterable[str]) -> None:
+    """Refuse what no option or argument may be: text that is not UTF-8, and nothing at all.
+
+    Raises:
+        ValueError: with the rule and the word.
+    """
+    before = ""
+    for word in words:
+        name, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
+        place = f"{name}: " if name.startswith("-") else ""
+        if not word.isascii() and any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise ValueError(f"{place}must be UTF-8 text, but got {brief(word)}: rename it")
+        if not word or (equals and not value):
+            raise ValueError(f"{place or 'a word of the command '}must not be empty, but got {word!r}")
+        before = word
+
+
+def whole(least: int, most: int = MOST) -> Callable[[str], int]:
+    """A parser of whole numbers from ``least`` to ``most``."""
 
     def parse(text: str) -> int:
-        if not re.fullmatch(r"[+-]?\d{1,18}", str(text)) or int(text) < least:
-            raise typer.BadParameter(f"must be a whole number of at least {least}, but got {text!r}")
-        return int(text)
+        # digits of other scripts, and Python's limit on the length of a number, stay outside
+        number = int(text) if re.fullmatch(r"[+-]?[0-9]{1,1000}", str(text)) else None
+        if number is None or number < least:
+            raise typer.BadParameter(f"must be a whole number of at least {least}, but got {brief(text)}")
+        if number > most:
+            raise typer.BadParameter(f"must be a whole number of at most {most}, but got {brief(text)}")
+        return number
 
     return parse
 
 
 def seconds(text: str) -> float:
     """Parse a time: 90, 90s, 10m or 2h."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text.strip())
     value = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
-    if value <= 0:
-        raise typer.BadParameter(f"must be a positive time such as 90, 90s, 10m or 2h, but got {text!r}")
+    if not 0 < value <= LONGEST_S:
+        raise typer.BadParameter(
+            "must be a positive time such as 90, 90s, 10m or 2h, of at most "
+            f"{LONGEST_S // 3600}h, but got {brief(text)}"
+        )
     return value
 
 
 def share_or_count(text: str) -> float:
     """Parse a share between 0 and 1 (as a float) or a count of at least 1 (as an int)."""
-    if re.fullmatch(r"\d{1,18}", text) and int(text) >= 1:
+    if re.fullmatch(r"[0-9]{1,18}", text) and int(text) >= 1:
         return int(text)
-    if re.fullmatch(r"0?\.\d+", text) and 0 < float(text) < 1:
+    if re.fullmatch(r"0?\.[0-9]+", text) and 0 < float(text) < 1:
         return float(text)
-    raise typer.BadParameter(f"must be a share between 0 and 1 or a whole number of images, but got {text!r}")
+    raise typer.BadParameter(
+        f"must be a share between 0 and 1 or a whole number of images, but got {brief(text)}"
+    )
 
 
 def number_or_auto(text: str) -> int | None:
     """Parse a whole number of at least 1, or auto (None)."""
-    return None if text == "auto" else whole(1)(text)
+    return None if text == "auto" else whole(1, MOST_WORKERS)(text)
 
 
 def paths(text: str) -> tuple[str, ...]:
@@ -79,7 +117,9 @@ DataDir = Annotated[
 ]
 ImageSize = Annotated[
     int | None,
-    typer.Option(parser=whole(1), metavar="N", help="Resize all images to this many pixels square."),
+    typer.Option(
+        parser=whole(1, LARGEST_SIDE), metavar="N", help="Resize all images to this many pixels square."
+    ),
 ]
 ValSize = Annotated[
     float | None,
@@ -91,7 +131,10 @@ TrainSize = Annotated[
     int | None, typer.Option(parser=whole(1), metavar="N", help="Train on a stratified subset of this size.")
 ]
 Seed = Annotated[
-    int, typer.Option(parser=whole(0), metavar="N", help="Seed of the split, the sampler and the trainings.")
+    int,
+    typer.Option(
+        parser=whole(0, LARGEST_SEED), metavar="N", help="Seed of the split, the sampler and the trainings."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")]

@@ -41,9 +41,13 @@ class Session:
         screen: Screen,
         interrupts: Interrupts,
         timeout: float | None = None,
+        joined: bool = False,
     ) -> None:
-        """Get ready; ``timeout`` is in seconds from now."""
+        """Get ready; ``timeout`` is in seconds from now. A session that has ``joined`` a study stops when one
+        that has not is stopped, on whatever machine."""
         self._study = study
+        self._joined = joined
+        self._stops = study.stops()
         self._screen = screen
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._interrupts = interrupts
@@ -57,12 +61,30 @@ class Session:
         self._meter = ProgressMeter(self._study)
         with self._interrupts.held():
             self._workers = Workers(self._order)
-            return self._watch()
+            code = self._watch()
+        self._clear_up()
+        return code
+
+    def _clear_up(self) -> None:
+        """Let those that joined know, and delete what dead workers left of closed slots."""
+        from search.checkpoints import Checkpoints, checkpoint_folder
+
+        if self._stopping and not self._joined:
+            self._study.add_stop()
+        slots = self._study.slots()
+        closed = {slot for slot in slots.attempts if slots.is_closed(slot)}
+        Checkpoints(checkpoint_folder(self._order.storage_url, self._study)).sweep(closed)
 
     def say_if_incomplete(self, code: int) -> None:
         """Say what stopped the command, if its study is not complete."""
         if code == EXIT_CODE or (self._stopping and not self._study.is_complete()):
-            why = "interrupted" if code == EXIT_CODE else "time is up"
+            why = (
+                "interrupted"
+                if code == EXIT_CODE
+                else "time is up"
+                if self._out_of_time()
+                else "told to stop"
+            )
             self._screen.say(f"{why}; running trials were put back. The same command continues the study")
 
     def _watch(self) -> int:
@@ -71,7 +93,7 @@ class Session:
             if self._interrupts.count > 1:
                 self._kill()
                 return EXIT_CODE
-            if not self._stopping and (self._interrupts.count or self._out_of_time()):
+            if not self._stopping and self._should_stop():
                 self._stopping = True
                 self._workers.stop()
             if not self._replace_ended():
@@ -86,6 +108,10 @@ class Session:
             return progress
         left = max(self._deadline - time.monotonic(), 0.0)
         return replace(progress, seconds_left=min(left, progress.seconds_left or left))
+
+    def _should_stop(self) -> bool:
+        told = self._joined and self._study.stops() != self._stops
+        return bool(self._interrupts.count) or self._out_of_time() or told
 
     def _out_of_time(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline

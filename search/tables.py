@@ -50,7 +50,7 @@ def _leaderboard(summary: Summary) -> RenderableType:
     return table
 
 
-def _entry_cells(rank: int, entry: Entry) -> list[str]:
+def _entry_cells(rank: int, entry: Entry) -> list[str | Text]:
     spread = f" ± {100 * entry.spread:.2f}" if entry.spread is not None else ""
     trials = ", ".join(str(number) for number in entry.trials)
     return [
@@ -59,7 +59,7 @@ def _entry_cells(rank: int, entry: Entry) -> list[str]:
         percent(entry.accuracy) + spread,
         str(entry.runs),
         duration(entry.seconds),
-        settings(entry.parameters),
+        Text(settings(entry.parameters)),  # which users name; as a string it would be markup
     ]
 
 
@@ -74,8 +74,8 @@ def _levels(levels: tuple[Level, ...]) -> RenderableType:
     shown = None
     for level in levels:
         table.add_row(
-            level.parameter if level.parameter != shown else "",
-            level.level,
+            Text(level.parameter if level.parameter != shown else ""),
+            Text(level.level),
             str(level.trials),
             str(level.pruned),
             percent(level.best),
@@ -92,7 +92,7 @@ def _importances(summary: Summary) -> RenderableType:
     table.add_column("share", justify="right")
     table.add_column("")
     for name, share in summary.importances.items():
-        table.add_row(name, f"{100 * share:.0f} %", sparkline([share], 1) + "▇" * round(20 * share))
+        table.add_row(Text(name), f"{100 * share:.0f} %", sparkline([share], 1) + "▇" * round(20 * share))
     return table
 
 

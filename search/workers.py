@@ -53,9 +53,12 @@ def work(order: WorkerOrder, device_name: str, stopping: Callable[[], bool]) -> 
     """
     import torch
 
+    from search.checkpoints import Checkpoints, checkpoint_folder
     from search.driver import Driver
+    from search.objective import Kept
     from search.prepare import StudyData
     from search.training.lanes import make_lane
+    from studies.artifacts import ArtifactStore, artifact_folder
     from studies.opening import open_existing
     from studies.storage import open_storage
 
@@ -65,7 +68,12 @@ def work(order: WorkerOrder, device_name: str, stopping: Callable[[], bool]) -> 
     study = open_existing(storage, order.study, order.pruner)
     data = StudyData(order.data, study.data, device)
     lanes = [make_lane(device, order.placement.graphs) for _ in range(order.placement.per_gpu)]
-    Driver(study, data, lanes, process_name(os.getpid()), order.drawing, order.keep).drive(stopping)
+    kept = Kept(
+        weights=order.keep,
+        checkpoints=Checkpoints(checkpoint_folder(order.storage_url, study)),
+        artifacts=ArtifactStore(artifact_folder(order.storage_url)),
+    )
+    Driver(study, data, lanes, process_name(os.getpid()), order.drawing, kept).drive(stopping)
 
 
 def _main(order: WorkerOrder, device: str) -> None:

@@ -89,6 +89,11 @@ class Study(ABC):
     def epochs(self) -> int:
         """Epochs of a full trial."""
 
+    @property
+    @abstractmethod
+    def mark(self) -> str:
+        """Tells this study from all others, also from later ones of the same name."""
+
     def shown(self, trial: FrozenTrial) -> dict[str, Any]:
         """What tells a trial from the others, for people."""
         return dict(trial.params)
@@ -114,6 +119,15 @@ class Study(ABC):
         """Record, once, something that a reader of the results should know."""
         if text not in self.notices():
             self.optuna.set_user_attr(record.NOTICES, [*self.notices(), text])
+
+    def stops(self) -> int:
+        """How often a command that leads the study was stopped before it was complete."""
+        stops: int = self.optuna.user_attrs.get(record.STOPS, 0)
+        return stops
+
+    def add_stop(self) -> None:
+        """Tell the workers that joined the study to leave."""
+        self.optuna.set_user_attr(record.STOPS, self.stops() + 1)
 
     def trials(self) -> list[FrozenTrial]:
         """All attempts."""
@@ -213,19 +227,21 @@ class Study(ABC):
         """End an attempt that was not begun, so that its slot is open again; as ``close``."""
         return self.close(trial_id, TrialState.FAIL, Outcome(reason="interrupted"))
 
-    def _fail_lost(self, dead_workers: Collection[str] = (), reason: Reason = "lost") -> None:
+    def _fail_lost(self, dead_workers: Collection[str] = (), reason: Reason = "killed") -> None:
         lost = set(silent_trials(self.storage, self.study_id))
         for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             worker = trial.user_attrs.get(record.WORKER, "")
             if worker in dead_workers:
                 outcome = Outcome(reason=reason, message="its worker was ended")
-            elif trial._trial_id in lost or is_dead(worker):
-                outcome = Outcome(reason="lost", message="its worker died or fell silent")
+            elif is_dead(worker):
+                outcome = Outcome(reason="killed", message="its worker died")
+            elif trial._trial_id in lost:
+                outcome = Outcome(reason="lost", message="its worker fell silent")
             else:
                 continue
             self._close(trial._trial_id, TrialState.FAIL, outcome, History(), None)
 
-    def fail_lost(self, dead_workers: Collection[str], reason: Reason = "lost") -> None:
+    def fail_lost(self, dead_workers: Collection[str], reason: Reason = "killed") -> None:
         """End the attempts of the workers given and of all that are known to be dead, so that their slots are
         open again; ``reason`` is that of the workers given."""
         with study_lock(self.storage, self.name):

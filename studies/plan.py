@@ -63,6 +63,8 @@ class PlanRecord(_Record):
     folds: int | None
     """Parts of a cross-validation; None: repeated hold-out."""
     epochs: int
+    mark: str = ""
+    """Random; tells this plan from a later one of the same name."""
 
 
 class PlannedEntry(_Record):
@@ -100,6 +102,10 @@ class PlanStudy(Study):
     @property
     def data(self) -> DataRecord:
         return self.record.data
+
+    @property
+    def mark(self) -> str:
+        return self.record.mark or digest([self.name, self.study_id])
 
     @property
     def epochs(self) -> int:

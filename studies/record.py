@@ -19,6 +19,7 @@ STUDY = "cifar-search"
 PLAN = "cifar-search plan"
 TOTAL = "trials"
 NOTICES = "notices"
+STOPS = "stops"
 SLOT = "slot"
 ATTEMPT = "attempt"
 WORKER = "worker"
@@ -39,10 +40,11 @@ Reason = Literal[
     "crowded out",
     "invalid",
     "error",
+    "killed",
     "lost",
 ]
-"""Why an attempt ended. lost: its worker died or fell silent. crowded out: there was no memory left beside
-the trials that shared its device; its slot is tried again beside fewer."""
+"""Why an attempt ended. killed: its worker was seen to have died. lost: its worker fell silent. crowded out:
+there was no memory left beside the trials that shared its device; its slot is tried again beside fewer."""
 
 FINAL_REASONS: frozenset[Reason] = frozenset({"out of memory", "invalid"})
 """Failures that would repeat themselves: they close a slot at once."""

@@ -10,7 +10,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from spaces.space import Space
-from spaces.text import brief
+from spaces.text import brief, digest
 from studies import record
 from studies.base import SAMPLING, TRAINING, Claim, Study, derived_seed, ensure_study, just_created
 from studies.methods import build_pruner, build_sampler, resolve_sampler
@@ -41,6 +41,10 @@ class SearchStudy(Study):
     @property
     def data(self) -> DataRecord:
         return self.record.data
+
+    @property
+    def mark(self) -> str:
+        return self.record.mark or digest([self.name, self.study_id])
 
     @property
     def epochs(self) -> int:

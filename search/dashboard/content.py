@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
-from search.dashboard.artifacts import Artifact
 from spaces.config import Configuration, SupervisedContrastive
 from studies.ablation import Ablation, ablation_in, ablation_of
+from studies.artifacts import Artifact
 from studies.base import Study
 from studies.effects import read_effects
 from studies.export import ExportedConfiguration, as_yaml, of_trial

@@ -20,11 +20,11 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from search.dashboard.artifacts import ArtifactStore, attach
 from search.dashboard.content import artifacts_of, charts_of, deserving, observed
 from search.dashboard.graphs import save_graph
 from search.dashboard.notes import study_note, trial_note
 from studies import record
+from studies.artifacts import ArtifactStore, attach
 from studies.base import Study
 from studies.notes import set_generated
 from studies.opening import open_existing

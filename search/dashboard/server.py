@@ -20,7 +20,6 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import optuna
 from optuna_dashboard import wsgi
 
-from search.dashboard.artifacts import ArtifactStore, artifact_folder
 from search.dashboard.guard import (
     Guard,
     as_in_url,
@@ -31,6 +30,7 @@ from search.dashboard.guard import (
 from search.dashboard.refresh import Refresher
 from search.interrupts import Interrupts
 from spaces.text import within
+from studies.artifacts import ArtifactStore, artifact_folder
 from studies.storage import Storage, StorageError, open_storage
 from studies.urls import clean_message, masked
 

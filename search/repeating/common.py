@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,7 @@ def plan_record(kind: str, start: Start, folds: int | None) -> PlanRecord:
             "split": start.split,
             "folds": folds,
             "epochs": start.epochs,
+            "mark": uuid.uuid4().hex,
         }
     )
 

@@ -27,8 +27,8 @@ from search.data.describe import channel_statistics
 from search.data.images import ImageData
 from search.data.request import DataRequest
 from search.data.sources import load_test
+from search.hardware import device_name, versions
 from search.interrupts import EXIT_CODE, Interrupts
-from search.objective import device_name, versions
 from search.pictures.confusion import draw_confusion_matrix
 from search.pictures.curves import Curves, draw_learning_curves
 from search.placement import processes_on

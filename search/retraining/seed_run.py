@@ -26,7 +26,7 @@ from search.data.images import Images, Labels
 from search.data.request import DataRequest
 from search.data.sources import load_test
 from search.data.split import Split
-from search.objective import device_name, versions
+from search.hardware import device_name, versions
 from search.pictures.confusion import draw_confusion_matrix
 from search.pictures.curves import Curves, draw_learning_curves
 from search.pictures.feature_map import chosen_images, draw_feature_map

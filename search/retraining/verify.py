@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from search.hardware import device_name, versions
 from search.interrupts import Interrupts
-from search.objective import device_name, versions
 from search.retraining.exported import device_for, exported_split, load_exported, request_of
 from search.retraining.screen import RetrainScreen, epoch_line
 from search.training.engine import fit

@@ -30,7 +30,6 @@ from optuna.trial import TrialState
 
 from search.cli import app as cli
 from search.dashboard import content, refresh
-from search.dashboard.artifacts import Artifact, ArtifactStore, artifact_folder, attach
 from search.dashboard.graphs import LARGEST, compact, save_graph
 from search.dashboard.guard import Guard, as_in_url, is_this_machine_only, names_of_machine
 from search.dashboard.notes import study_note, trial_note
@@ -39,6 +38,7 @@ from search.dashboard.server import DashboardRequest, guarded_app, make_server, 
 from search.interrupts import Interrupts
 from spaces.config import Configuration
 from studies import record
+from studies.artifacts import Artifact, ArtifactStore, artifact_folder, attach
 from studies.export import read_export
 from studies.notes import note_of, set_generated, written_note
 from studies.record import Drawing

@@ -18,8 +18,8 @@ from dashboard_studies import EVIL, make_ablation, make_foreign, make_plan, make
 from test_dashboard import dashboard
 
 from search.dashboard import content
-from search.dashboard.artifacts import artifact_folder
 from search.dashboard.refresh import Refresher
+from studies.artifacts import artifact_folder
 from studies.notes import add_note
 from studies.storage import open_storage
 

@@ -290,7 +290,7 @@ def test_ctrl_c_twice_ends_at_once_and_a_killed_worker_is_replaced(
     assert "1 worker(s) died; their trials are put back" in second.output
     assert closed_exactly(sqlite_url, 4)
     attempts = trials_of(sqlite_url)
-    assert {"interrupted", "lost"} < {outcome_of(trial).reason for trial in attempts}
+    assert {"interrupted", "killed"} < {outcome_of(trial).reason for trial in attempts}
     setups = [(slot_of(trial), setup) for trial in attempts if (setup := setup_of(trial))]
     begun = {(slot, setup.seed, setup.fingerprint) for slot, setup in setups}
     assert len(begun) == 4 < len(attempts)
@@ -314,7 +314,7 @@ def test_when_all_processes_are_killed_two_commands_at_once_finish_the_study(
     assert [command.ended() for command in two] == [0, 0], [command.output for command in two]
     assert closed_exactly(sqlite_url, 5)
     after = {trial.number: outcome_of(trial) for trial in trials_of(sqlite_url)}
-    assert all(after[trial.number].reason == "lost" for trial in killed)
+    assert all(after[trial.number].reason == "killed" for trial in killed)
     assert all(command.leaves_nothing_behind() for command in two)
 
 
@@ -378,5 +378,5 @@ def test_a_search_on_a_server_survives_being_killed_and_closes_exactly_its_total
     second = start(*words)
     assert second.ended() == 0, second.output
     assert closed_exactly(url, 4)
-    assert [trial.user_attrs[OUTCOME]["reason"] for trial in trials_of(url)].count("lost") == 3
+    assert [trial.user_attrs[OUTCOME]["reason"] for trial in trials_of(url)].count("killed") == 3
     assert second.leaves_nothing_behind()

@@ -361,7 +361,7 @@ def test_trials_of_a_dead_process_of_this_machine_are_open_again_at_once(
     assert study.claim(ME, Drawing(sampler="auto")) is None
     study.fail_lost(["elsewhere:place:1:2"], "interrupted")
     reasons = [outcome and outcome.reason for outcome in map(record.outcome_of, study.trials())]
-    assert reasons == ["lost", None, "interrupted"]
+    assert reasons == ["killed", None, "interrupted"]
     assert slot_of(study, of_another) == 1
 
 

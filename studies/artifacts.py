@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from studies.urls import check_url, masked
+from studies.folders import folder_of
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from sqlalchemy.engine import URL
+
+    from studies.base import Study
 
 _NAMESPACE = uuid.UUID("5d1c7a0e-33f0-4c0b-9d36-6a1f0f4a1c55")
 _OURS = "cifar-search:artifact:"
@@ -60,15 +62,8 @@ class ArtifactStore(FileSystemArtifactStore):
 
 
 def artifact_folder(url: str | URL) -> Path:
-    """Where the artifacts of a storage lie: beside an SQLite file, or in the user's data folder."""
-    parsed = check_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        file = Path(parsed.database or "").resolve()
-        return file.with_name(f"{file.name}.artifacts")
-    from platformdirs import user_data_path
-
-    key = hashlib.sha256(masked(parsed).encode()).hexdigest()[:16]
-    return Path(user_data_path("cifar-search")) / "artifacts" / key
+    """Where the artifacts of a storage lie."""
+    return folder_of(url, "artifacts")
 
 
 @dataclass(frozen=True)
@@ -129,3 +124,13 @@ def _replace(
 
 def _metadata_key(trial_id: int, artifact_id: str) -> str:
     return f"dashboard:artifacts:{trial_id}:{artifact_id}"
+
+
+def attach_text(study: Study, store: ArtifactStore, trial_id: int, filename: str, text: str) -> None:
+    """Attach a text to a trial, ended or not.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    artifact = Artifact(filename, "text/plain", text, text.encode)
+    attach(study.storage, store, study.study_id, trial_id, artifact)
