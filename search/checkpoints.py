@@ -80,21 +80,20 @@ class Checkpoints:
         return state
 
     def delete(self, slot: int) -> None:
-        """Forget the slot's state."""
-        with suppress(OSError):
-            self._file(slot).unlink(missing_ok=True)
-        with suppress(OSError):  # others are there
-            self._folder.rmdir()
+        """Forget the slot's state, and what workers that were killed had written of it."""
+        self._delete((slot,))
 
     def sweep(self, closed: Container[int]) -> None:
         """Forget the states of closed slots, which their workers did not live to do."""
+        self._delete(closed)
+        self._tidy()
+
+    def _delete(self, slots: Container[int]) -> None:
         for file in self._folder.glob(f"*{_SUFFIX}"):
             slot = file.name.removeprefix(".").partition(".")[0]
-            if slot.isdecimal() and int(slot) in closed:
+            if slot.isdecimal() and int(slot) in slots:
                 with suppress(OSError):
                     file.unlink(missing_ok=True)
-        with suppress(OSError):
-            self._folder.rmdir()
 
     def _file(self, slot: int) -> Path:
         return self._folder / f"{slot}{_SUFFIX}"

@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from search.data.request import DataRequest
+from search.memory import keep_freed_memory
 from search.placement import Placement
 from studies.processes import process_name
 from studies.record import Drawing
@@ -101,6 +102,7 @@ def prepare_workers() -> None:
     Signals to stop, which may reach all processes of a command, are left to the command: the server blocks
     them, and so does a worker until it is ready to end well.
     """
+    keep_freed_memory()
     _context()
     resource_tracker.ensure_running()  # before, since starting it unblocks the signals
     blocked_before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
