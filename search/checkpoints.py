@@ -95,6 +95,12 @@ class Checkpoints:
                 with suppress(OSError):
                     file.unlink(missing_ok=True)
 
+    def _tidy(self) -> None:
+        """Take the folder away, and the one of all studies, if they are empty."""
+        with suppress(OSError):
+            self._folder.rmdir()
+            self._folder.parent.rmdir()
+
     def _file(self, slot: int) -> Path:
         return self._folder / f"{slot}{_SUFFIX}"
 

@@ -148,6 +148,7 @@ def _running(progress: study_progress.Progress) -> RenderableType:
         epochs, last = len(run.accuracies), run.accuracies[-1] if run.accuracies else None
         table.add_row(
             f"#{run.number}",
+            Text(run.worker, style="dim"),
             ProgressBar(progress.epochs, epochs, width=12),
             f"{epochs}/{progress.epochs}",
             sparkline(run.accuracies),

@@ -100,13 +100,19 @@ def closing_lines(summary: Summary) -> list[str]:
     """What happened to the trials, and what it cost."""
     ended = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.ended.items()))
     lines = [f"{summary.closed} of {summary.total or 'unlimited'} trials closed: {ended or 'none'}"]
-    repeated = summary.attempts - summary.closed
-    if repeated:
-        lines.append(f"{repeated} further attempt(s) were interrupted, lost or failed, or still run")
+    if summary.repeated:
+        counts = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.repeated.items()))
+        lines.append(f"further attempts: {counts}")
+    for given in summary.given_up:
+        lines.append(
+            f"slot {given.slot} was given up after {given.attempts} attempt(s), the last one trial "
+            f"{given.trial}: {given.reason}{f': {given.message}' if given.message else ''}"
+        )
     lines.append(
         f"training took {duration(summary.seconds_trained)} in all; pruning saved about "
         f"{duration(summary.seconds_saved)}"
     )
+    lines += [f"note: steps were launched operation by operation: {reason}" for reason in summary.eager]
     return lines + [f"note: {notice}" for notice in summary.notices]
 
 

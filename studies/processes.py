@@ -33,6 +33,12 @@ def is_dead(name: str) -> bool:
     return state == "Z" or start_now != start
 
 
+def short_name(name: str) -> str:
+    """What people need of a process's name: host and PID."""
+    host, _, rest = name.partition(":")
+    return f"{host}:{rest.split(':')[1]}" if rest.count(":") == 2 else name
+
+
 @functools.cache
 def _here() -> str:
     try:

@@ -9,7 +9,8 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from studies.base import Study
-from studies.record import outcome_of, reason_of, slot_of
+from studies.processes import short_name
+from studies.record import WORKER, outcome_of, reason_of, slot_of
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Running:
     parameters: dict[str, Any]
     accuracies: tuple[float, ...]
     """Validation accuracy after each epoch so far."""
+    worker: str
+    """Who trains it: host and PID."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ class ProgressMeter:
 
     def _running(self, trial: FrozenTrial) -> Running:
         values = tuple(trial.intermediate_values[step] for step in sorted(trial.intermediate_values))
-        return Running(trial.number, self._study.shown(trial), values)
+        worker = short_name(trial.user_attrs.get(WORKER, ""))
+        return Running(trial.number, self._study.shown(trial), values, worker)
 
     def _ended(self, trial: FrozenTrial) -> Ended:
         outcome = outcome_of(trial)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from studies.convergence import convergence
 from studies.importance import importances
 from studies.levels import levels
 from studies.record import curve_of, history_of, outcome_of, reason_of, setup_of, slot_of
+from studies.slots import Slots
 from studies.study import SearchStudy
 
 
@@ -54,6 +55,19 @@ class Level:
 
 
 @dataclass(frozen=True)
+class GivenUp:
+    """A slot that failed for good."""
+
+    slot: int
+    trial: int
+    """Number of its last attempt."""
+    attempts: int
+    reason: str
+    message: str
+    """The last line of what is known."""
+
+
+@dataclass(frozen=True)
 class Summary:
     """A study at one moment."""
 
@@ -69,6 +83,11 @@ class Summary:
     ended: dict[str, int]
     """Closed slots by the reason of the attempt that closed them."""
     attempts: int
+    repeated: dict[str, int]
+    """Attempts that did not close their slot, by why they ended; "running" for those that have not."""
+    given_up: tuple[GivenUp, ...]
+    eager: tuple[str, ...]
+    """Why steps of trials on a GPU were not captured, each reason once."""
     leaderboard: tuple[Entry, ...]
     levels: tuple[Level, ...]
     importances: dict[str, float]
@@ -106,6 +125,9 @@ def summarize(study: SearchStudy) -> Summary:
         closed=len(closing),
         ended=dict(Counter(reason_of(trial) for trial in closing)),
         attempts=len(study.trials()),
+        repeated=_repeated(study.trials(), closing),
+        given_up=tuple(_given_up(slots)),
+        eager=tuple(sorted({outcome.eager for outcome in all_outcomes if outcome.eager})),
         leaderboard=leaderboard(closing),
         levels=tuple(_levels(study, closing)),
         importances=importances(study.optuna),
@@ -114,6 +136,21 @@ def summarize(study: SearchStudy) -> Summary:
         device=tuple(sorted({outcome.device for outcome in all_outcomes if outcome.device})),
         notices=tuple(study.notices()),
     )
+
+
+def _repeated(trials: Iterable[FrozenTrial], closing: list[FrozenTrial]) -> dict[str, int]:
+    closed_by = {trial.number for trial in closing}
+    others = [trial for trial in trials if trial.number not in closed_by]
+    return dict(Counter(reason_of(trial) if trial.state.is_finished() else "running" for trial in others))
+
+
+def _given_up(slots: Slots) -> Iterator[GivenUp]:
+    for slot in sorted(filter(slots.failed_for_good, slots.attempts)):
+        attempts = slots.attempts[slot]
+        outcome = outcome_of(attempts[-1])
+        lines = outcome.message.strip().splitlines() if outcome else []
+        last = lines[-1] if lines else ""
+        yield GivenUp(slot, attempts[-1].number, len(attempts), reason_of(attempts[-1]), last)
 
 
 def _completed(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:

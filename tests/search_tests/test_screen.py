@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from search.screen import PlainScreen, live_view
-from search.tables import next_commands, summary_view
+from search.tables import closing_lines, next_commands, summary_view
 from studies.progress import Ended, Progress, Running
-from studies.summary import Entry, Level, Summary
+from studies.summary import Entry, GivenUp, Level, Summary
 from studies.text import duration, percent, settings, sparkline
 
 DEFAULT = "sqlite:///cifar-search.db"
@@ -46,7 +46,7 @@ EARLIER: frozenset[int] = frozenset()
 
 
 def progress(*ended: Ended, left: float | None = 90.0) -> Progress:
-    running = (Running(7, {"optimizer.lr": 0.3}, (0.1, 0.5)),)
+    running = (Running(7, {"optimizer.lr": 0.3}, (0.1, 0.5), "lab-3:4711"),)
     return Progress(total=10, epochs=30, running=running, ended=ended, earlier=EARLIER, seconds_left=left)
 
 
@@ -58,7 +58,16 @@ def rendered(view: object) -> str:
 
 def test_the_live_view_shows_progress_running_trials_counts_and_the_best():
     shown = rendered(live_view(progress(ENDED, PRUNED), False, "12:00:00"))
-    for part in ("2/10", "about 1 min 30 s left", "#7", "2/30", "50.00 %", "lr 0.3", "1 finished, 1 pruned"):
+    for part in (
+        "2/10",
+        "about 1 min 30 s left",
+        "#7",
+        "lab-3:4711",
+        "2/30",
+        "50.00 %",
+        "lr 0.3",
+        "1 finished, 1 pruned",
+    ):
         assert part in shown
     assert "best 91.00 % (trial 4" in shown
     assert "stopping at the end of the epoch" in rendered(live_view(progress(), True, ""))
@@ -77,6 +86,15 @@ def test_off_a_terminal_each_trial_is_a_line_and_the_estimate_comes_once():
     assert len(lines) == 3
 
 
+def test_the_end_of_a_search_names_repeated_attempts_and_the_slots_given_up():
+    lines = closing_lines(SUMMARY)
+    assert "further attempts: 2 killed" in lines
+    assert (
+        "slot 2 was given up after 3 attempt(s), the last one trial 4: error: IndexError: list index out of range"
+        in lines
+    )
+
+
 SUMMARY = Summary(
     name="it's mine",
     space="tiny",
@@ -88,6 +106,9 @@ SUMMARY = Summary(
     total=3,
     closed=3,
     ended={"finished": 2, "pruned": 1},
+    repeated={"killed": 2},
+    given_up=(GivenUp(2, 4, 3, "error", "IndexError: list index out of range"),),
+    eager=(),
     attempts=4,
     leaderboard=(Entry(0.9, 2, 0.01, (1, 3), {"model.dropout": 0.25}, 61.0, "f"),),
     levels=(Level("model.dropout", "0.25", 3, 1, 0.91, 0.9),),

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from studies.processes import is_dead, process_name
+from studies.processes import is_dead, process_name, short_name
 
 UNTIL_TOLD = [sys.executable, "-c", "import sys; sys.stdin.read()"]
 
@@ -35,3 +35,8 @@ def test_nothing_is_known_of_processes_elsewhere():
     assert not is_dead(f"x{host}:{place}:{pid}:{start}")
     assert not is_dead("")
     assert not is_dead("worker 7")
+
+
+def test_people_see_host_and_number_of_a_process():
+    assert short_name("lab-3:0f3a:4711:99") == "lab-3:4711"
+    assert short_name("") == ""

@@ -121,6 +121,16 @@ def test_only_completed_trials_are_on_the_leaderboard_and_every_slot_is_counted_
     assert [entry.accuracy for entry in summary.leaderboard] == [0.6]
     assert summary.ended == {"finished": 1, "diverged": 1, "pruned": 1, "out of memory": 1}
     assert (summary.closed, summary.total, summary.attempts) == (4, 20, 6)
+    assert summary.repeated == {"interrupted": 1, "running": 1}
+    (given_up,) = summary.given_up
+    assert (given_up.slot, given_up.trial, given_up.attempts, given_up.reason) == (3, 3, 1, "out of memory")
+
+
+def test_a_slot_is_given_up_with_the_last_line_of_its_last_attempt(study: SearchStudy) -> None:
+    for number in range(3):
+        end(study, claim(study), "error", epochs=0, message=f"Traceback\nIndexError: {number}")
+    (given_up,) = summarize(study).given_up
+    assert (given_up.attempts, given_up.reason, given_up.message) == (3, "error", "IndexError: 2")
 
 
 def test_the_standard_error_is_that_of_a_share_of_the_validation_images(study: SearchStudy) -> None:
