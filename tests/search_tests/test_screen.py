@@ -89,10 +89,8 @@ def test_off_a_terminal_each_trial_is_a_line_and_the_estimate_comes_once():
 def test_the_end_of_a_search_names_repeated_attempts_and_the_slots_given_up():
     lines = closing_lines(SUMMARY)
     assert "further attempts: 2 killed" in lines
-    assert (
-        "slot 2 was given up after 3 attempt(s), the last one trial 4: error: IndexError: list index out of range"
-        in lines
-    )
+    given_up = "slot 2 was given up after 3 attempt(s), the last one trial 4: error: "
+    assert f"{given_up}IndexError: list index out of range" in lines
 
 
 SUMMARY = Summary(
