@@ -46,11 +46,15 @@ class WorkerOrder:
         return Drawing(sampler=self.sampler, parallel=self.placement.parallel, ahead=self.placement.ahead)
 
 
+class Refusal(ValueError):
+    """A worker cannot help with the study, now or later: one line on why."""
+
+
 def work(order: WorkerOrder, device_name: str, stopping: Callable[[], bool]) -> None:
     """Claim and train slots until none is left or ``stopping()``.
 
     Raises:
-        ValueError: if the study's data are not what this worker reads.
+        Refusal: if the study's data are not what this worker reads.
     """
     import torch
 
@@ -65,9 +69,12 @@ def work(order: WorkerOrder, device_name: str, stopping: Callable[[], bool]) -> 
 
     torch.set_num_threads(1)
     device = torch.device(device_name)
-    storage = open_storage(order.storage_url, create=False, write=True)
+    storage = open_storage(order.storage_url, create=False, write=True, wait=True)
     study = open_existing(storage, order.study, order.pruner)
-    data = StudyData(order.data, study.data, device)
+    try:
+        data = StudyData(order.data, study.data, device)
+    except ValueError as error:
+        raise Refusal(str(error)) from None
     lanes = [make_lane(device, order.placement.graphs) for _ in range(order.placement.per_gpu)]
     kept = Kept(
         weights=order.keep,
@@ -92,7 +99,8 @@ def _main(order: WorkerOrder, device: str) -> None:
 def _context() -> ForkServerContext:
     """Processes forked from a server that has imported torch once, so that a replacement starts at once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["search.driver", "search.prepare"])
+    # the last is what the first optimizer of a process imports: as long as all the rest takes
+    context.set_forkserver_preload(["search.driver", "search.prepare", "torch._dynamo"])
     return context
 
 

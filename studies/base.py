@@ -26,7 +26,7 @@ from studies.heartbeat import silent_trials
 from studies.processes import is_dead
 from studies.record import DataRecord, Drawing, History, Outcome, Reason, SplitSpec
 from studies.slots import Slots
-from studies.storage import study_lock
+from studies.storage import locked
 
 (
     TRAINING,
@@ -78,6 +78,8 @@ class Study(ABC):
             raise ValueError(unknown_study(storage, name)) from None
         self.storage = storage
         self.name = name
+        self._begun: int | None = None
+        """The attempt that the claim under way is about to start, or has started."""
 
     @property
     @abstractmethod
@@ -146,12 +148,18 @@ class Study(ABC):
         """Take an open slot for ``worker``, the name of a process (``studies.processes``); None if none is
         open now (others may still be running), or what was drawn for it makes no configuration, which closes
         it."""
-        with study_lock(self.storage, self.name):
-            self._fail_lost()
-            slots, total = self.slots(), self.total()
-            if total is not None and slots.taken() >= total:
-                return None
-            return self._ask(self._queued(slots, worker), slots, drawing)
+        self._begun = None
+        return locked(self.storage, self.name, lambda: self._claim(worker, drawing))
+
+    def _claim(self, worker: str, drawing: Drawing) -> Claim | None:
+        """As ``claim``, under the lock; what this began before it lost the lock is put back first."""
+        if self._begun is not None:
+            self._close(self._begun, TrialState.FAIL, Outcome(reason="interrupted"), History(), None)
+        self._fail_lost()
+        slots, total = self.slots(), self.total()
+        if total is not None and slots.taken() >= total:
+            return None
+        return self._ask(self._queued(slots, worker), slots, drawing)
 
     def _queued(self, slots: Slots, worker: str) -> int:
         """The slot of the attempt that Optuna will give next: of one that a worker did not live to start, or
@@ -165,6 +173,7 @@ class Study(ABC):
             self._give_slot(queued, slot)
         self.storage.set_trial_user_attr(queued._trial_id, record.WORKER, worker)
         self.storage.record_heartbeat(queued._trial_id)
+        self._begun = queued._trial_id
         return slot
 
     def _waiting(self) -> list[FrozenTrial]:
@@ -200,8 +209,12 @@ class Study(ABC):
         confusion: list[list[int]] | None = None,
     ) -> bool:
         """End an attempt; false if it was given to another worker in the meantime, and nothing is written."""
-        with study_lock(self.storage, self.name):
-            return self._close(trial_id, state, outcome, history or History(), value, confusion)
+        curves = history or History()
+        return locked(
+            self.storage,
+            self.name,
+            lambda: self._close(trial_id, state, outcome, curves, value, confusion),
+        )
 
     def _close(
         self,
@@ -213,8 +226,8 @@ class Study(ABC):
         confusion: list[list[int]] | None = None,
     ) -> bool:
         trial = self.storage.get_trial(trial_id)
-        if trial.state != TrialState.RUNNING:
-            return False
+        if trial.state != TrialState.RUNNING:  # it is ours all the same, if the lock was lost since
+            return trial.user_attrs.get(record.OUTCOME) == outcome.model_dump(mode="json")
         for index, piece in enumerate(history.pieces()):
             self.storage.set_trial_user_attr(trial_id, record.history_key(index), piece)
         if confusion and len(confusion) <= record.LARGEST_CONFUSION:
@@ -244,8 +257,7 @@ class Study(ABC):
     def fail_lost(self, dead_workers: Collection[str], reason: Reason = "killed") -> None:
         """End the attempts of the workers given and of all that are known to be dead, so that their slots are
         open again; ``reason`` is that of the workers given."""
-        with study_lock(self.storage, self.name):
-            self._fail_lost(dead_workers, reason)
+        locked(self.storage, self.name, lambda: self._fail_lost(dead_workers, reason))
 
 
 def unknown_study(storage: RDBStorage, name: str) -> str:

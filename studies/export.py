@@ -17,11 +17,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from spaces.config import Configuration
+from spaces.config.section import Seed
 from spaces.problems import describe
-from spaces.text import brief, dump_yaml, load_yaml, plain, unknown, within
+from spaces.text import brief, dump_yaml, load_yaml, plain, read_text, unknown, within
 from studies.finalists import Finalists
 from studies.plan import PlanStudy, Results
 from studies.record import DataRecord, SplitRecord, SplitSpec, outcome_of, reason_of, setup_of
@@ -32,8 +42,6 @@ from studies.urls import masked
 FIRST_LINE = "# cifar-search: an exported configuration"
 TRAINED = "trained"
 """The key that ``retrain`` adds in the ``config.yaml`` of its folders, which are exports, too."""
-LARGEST = 10_000_000
-"""Bytes of a file that may be read."""
 Accuracy = Annotated[float, Field(ge=0, le=1)]
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -60,12 +68,27 @@ class Score(ExportRecord):
     confidence: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
+def _can_be(split: SplitRecord) -> SplitRecord:
+    """What any study could have recorded; whether it fits the data is seen when they are loaded."""
+    if not 0 <= split.seed < 2**63:
+        raise ValueError(f"seed: must be a whole number from 0 on, below 2**63, but got {brief(split.seed)}")
+    if (split.fold is None) != (split.folds is None):
+        raise ValueError(
+            f"fold and folds: must be given together, but got fold={split.fold}, folds={split.folds}"
+        )
+    if split.fold is not None and split.folds is not None and not 0 <= split.fold < split.folds:
+        raise ValueError(
+            f"fold: must be from 0 to {split.folds - 1} (folds is {split.folds}), but got {split.fold}"
+        )
+    return split
+
+
 class ExportedRun(ExportRecord):
     """One of the trainings that made the score."""
 
     trial: Annotated[int, Field(ge=0)]
-    seed: Annotated[int, Field(ge=0)]
-    split: SplitRecord
+    seed: Seed
+    split: Annotated[SplitRecord, AfterValidator(_can_be)]
     accuracy: Accuracy
     epoch: Annotated[int, Field(ge=0)]
     """The epoch that the accuracy belongs to."""
@@ -74,10 +97,15 @@ class ExportedRun(ExportRecord):
     versions: dict[str, str] = {}
 
 
+def _no_truth_value(value: Any) -> Any:
+    # to pydantic, true is the literal 1
+    return repr(value) if isinstance(value, bool) else value
+
+
 class ExportedConfiguration(ExportRecord):
     """A configuration, what it scored, and how to train it again."""
 
-    format: Literal[1] = 1
+    format: Annotated[Literal[1], BeforeValidator(_no_truth_value)] = 1
     command: str
     exported: AwareDatetime
     question: str
@@ -91,7 +119,7 @@ class ExportedConfiguration(ExportRecord):
     chosen: str
     """How it was picked."""
     data: DataRecord
-    precision: str
+    precision: Annotated[str, Field(pattern="^(fp32|bf16)$")]
     score: Score
     runs: Annotated[tuple[ExportedRun, ...], Field(min_length=1)]
     fingerprint: str
@@ -372,13 +400,9 @@ def read_tree(path: Path) -> dict[str, Any]:
         ValueError: the file, and what is wrong with it.
     """
     try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"{path}: is too large to be an exported configuration")
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: must be a file written by cifar-search export, but is no text") from None
     tree = load_yaml(text, str(path))
     if not isinstance(tree, dict) or "format" not in tree or "configuration" not in tree:
         raise ValueError(
@@ -400,9 +424,10 @@ def check_tree(model: type[Model], tree: Mapping[str, Any], path: Path) -> Model
         except ValidationError as error:
             raise ValueError(describe(error, model)) from None
         _refuse_unknown_keys(tree, read)
+        _refuse_missing(tree, read.model_dump(mode="json"))
         for key in ("configuration", "base"):
             if tree.get(key) is not None:
-                Configuration.read(tree[key], key)
+                _refuse_missing(tree[key], Configuration.read(tree[key], key).tree(), key)
     return read
 
 
@@ -413,6 +438,17 @@ def _refuse_infinite(tree: Any, place: str = "") -> None:
     items = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in items:
         _refuse_infinite(value, f"{place}.{plain(key)}".lstrip("."))
+
+
+def _refuse_missing(written: Any, read: Any, place: str = "") -> None:
+    """What was taken out of the file would silently take its default."""
+    items = read.items() if isinstance(read, dict) else enumerate(read) if isinstance(read, list) else ()
+    for key, value in items:
+        inner = f"{place}.{key}".lstrip(".")
+        if isinstance(read, dict) and key not in written:
+            default = "" if isinstance(value, dict) else f"; its default is {brief(value)}"
+            raise ValueError(f"{inner}: must be given, as all that an export holds{default}")
+        _refuse_missing(written[key], value, inner)
 
 
 def _refuse_unknown_keys(tree: Any, read: object, place: str = "") -> None:

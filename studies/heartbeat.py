@@ -1,24 +1,32 @@
 """Signs of life of running trials, by the database's own clock.
 
-Uses of Optuna's internals, held by a test: ``RDBStorage.record_heartbeat``, ``RDBStorage.engine`` and the
-tables ``TrialModel`` and ``TrialHeartbeatModel``. Optuna's own heartbeat thread is not used, because it ends
-at the first error of the database.
+Uses of Optuna's internals, held by a test: ``RDBStorage.engine`` and the tables ``TrialModel`` and
+``TrialHeartbeatModel``. Optuna's own heartbeat thread is not used, because it ends at the first error of the
+database.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection, Sequence
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import TrialHeartbeatModel, TrialModel
 from optuna.trial import TrialState
 
+from studies.reports import record_heartbeats
+from studies.retries import lasting
+
 INTERVAL = 10.0
 """Seconds between two signs of life."""
-GRACE = 60.0
-"""Seconds of silence after which a running trial counts as lost."""
+GRACE = 120.0
+"""Seconds of silence after which a running trial counts as lost. An outage of the database silences all; when
+it ends after ``OUTAGE`` seconds, the living have time to be heard before someone misses them."""
+_PAUSE = 1.0
+"""Seconds until the next attempt after an error."""
 
 
 def silent_trials(storage: RDBStorage, study_id: int, grace: float = GRACE) -> list[int]:
@@ -31,31 +39,37 @@ def silent_trials(storage: RDBStorage, study_id: int, grace: float = GRACE) -> l
         .outerjoin(TrialHeartbeatModel, TrialHeartbeatModel.trial_id == TrialModel.trial_id)
         .where(TrialModel.study_id == study_id, TrialModel.state == TrialState.RUNNING)
     )
-    with storage.engine.connect() as connection:
-        rows = connection.execute(query).all()
-    silent = []
-    for trial_id, heartbeat, now in rows:
-        if heartbeat is None:
-            storage.record_heartbeat(trial_id)
-        elif now.replace(tzinfo=None) - heartbeat.replace(tzinfo=None) > timedelta(seconds=grace):
-            silent.append(trial_id)
-    return silent
+    rows = lasting(storage.engine, lambda: _rows(storage.engine, query))
+    new = [trial_id for trial_id, heartbeat, _ in rows if heartbeat is None]
+    if new:
+        lasting(storage.engine, lambda: record_heartbeats(storage, new))
+    return [
+        trial_id
+        for trial_id, heartbeat, now in rows
+        if heartbeat is not None
+        and now.replace(tzinfo=None) - heartbeat.replace(tzinfo=None) > timedelta(seconds=grace)
+    ]
+
+
+def _rows(engine: sa.Engine, query: sa.Select[Any]) -> Sequence[Any]:
+    with engine.connect() as connection:
+        return connection.execute(query).all()
 
 
 class Heartbeat:
-    """A thread that gives a sign of life for one trial at a time, and survives errors of the database."""
+    """A thread that gives signs of life for a set of trials, and survives errors of the database."""
 
     def __init__(self, storage: RDBStorage, interval: float = INTERVAL) -> None:
         self._storage = storage
         self._interval = interval
-        self._trial_id: int | None = None
+        self._trial_ids: frozenset[int] = frozenset()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="heartbeat")
         self._thread.start()
 
-    def watch(self, trial_id: int | None) -> None:
-        """From now on give signs of life for this trial (None: for none)."""
-        self._trial_id = trial_id
+    def watch(self, trial_ids: Collection[int]) -> None:
+        """From now on give signs of life for these trials, and no others."""
+        self._trial_ids = frozenset(trial_ids)
 
     def close(self) -> None:
         """End the thread."""
@@ -63,11 +77,11 @@ class Heartbeat:
         self._thread.join()
 
     def _beat(self) -> None:
-        while not self._ended.wait(self._interval):
-            trial_id = self._trial_id
-            if trial_id is None:
-                continue
+        pause = self._interval
+        while not self._ended.wait(pause):
+            pause = self._interval
             try:
-                self._storage.record_heartbeat(trial_id)
-            except Exception:  # the next one may get through; a lasting outage shows where results are stored
-                continue
+                if trial_ids := self._trial_ids:
+                    record_heartbeats(self._storage, trial_ids)
+            except Exception:  # a lasting outage shows where results are stored
+                pause = min(self._interval, _PAUSE)

@@ -109,5 +109,7 @@ class _Seen:
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Note it, to be written with the next reports."""
-        self.own[trial_id].system_attrs[key] = value
+        noted = copy.copy(self.own[trial_id])  # the trials that the pruner has read stay as they were
+        noted.system_attrs = {**noted.system_attrs, key: value}
+        self.own[trial_id] = noted
         self.attributes[trial_id, key] = value

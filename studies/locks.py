@@ -5,27 +5,51 @@ process is free at once, and that of a machine that vanished within two minutes.
 the file ``DATABASE.lock`` beside the database, which is made at the first use and stays: deleting it while it
 is in use would let two processes in. The operating system frees it when its holder ends. All locks of an
 SQLite file are one; on the servers each name is a lock of its own.
+
+A server that restarts forgets its locks, and another process may enter a section that is still running. So
+before a transaction commits, in a thread that holds a lock, the lock's connection is asked (``guard``). If it
+is gone, nothing is written, and ``LockLostError`` ends the section. A transaction that began before a restart
+cannot commit after it, so that nothing slips through between the question and the commit.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import filelock
 from optuna.storages import RDBStorage
-from sqlalchemy import Engine, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay
 
+from studies.retries import lasting, outage_of
 from studies.urls import StorageError, masked
 
 LOCK_TIMEOUT = 120.0
 """Seconds to wait for a lock before giving up."""
 _POLL_INTERVAL = 0.01
 _LOCK_NOT_AVAILABLE = "55P03"
+T = TypeVar("T")
+
+
+class LockLostError(StorageError):
+    """The database forgot a lock while it was held. What was committed before stays; nothing was after."""
+
+
+class _Held(threading.local):
+    """The connections of the locks that this thread holds."""
+
+    def __init__(self) -> None:
+        self.connections: list[Connection] = []
+
+
+_held = _Held()
 
 
 def study_lock(storage: RDBStorage, name: str, timeout: float = LOCK_TIMEOUT) -> AbstractContextManager[None]:
@@ -35,8 +59,26 @@ def study_lock(storage: RDBStorage, name: str, timeout: float = LOCK_TIMEOUT) ->
 
     Raises:
         StorageError: not free within ``timeout`` seconds.
+        LockLostError: the database forgot the lock before the block's last write.
     """
     return database_lock(storage.engine, f"study {name}", timeout)
+
+
+def locked(storage: RDBStorage, name: str, section: Callable[[], T], timeout: float = LOCK_TIMEOUT) -> T:
+    """What ``section`` returns, run under the study's lock, and run again from its start if that was lost.
+
+    So a section must look at what is there, and do only what is still to be done.
+
+    Raises:
+        StorageError: as ``study_lock``.
+    """
+
+    def attempt() -> T:
+        with study_lock(storage, name, timeout):
+            return section()
+
+    stop = stop_after_delay(outage_of(storage.engine))
+    return Retrying(retry=retry_if_exception_type(LockLostError), stop=stop, reraise=True)(attempt)
 
 
 @contextmanager
@@ -45,6 +87,35 @@ def database_lock(engine: Engine, name: str, timeout: float = LOCK_TIMEOUT) -> I
     lock = {"sqlite": _file_lock, "postgresql": _postgres_lock, "mysql": _mysql_lock}[engine.dialect.name]
     with lock(engine, name, timeout):
         yield
+
+
+def guard(engine: Engine) -> None:
+    """Let no transaction of the engine commit in a thread that has lost its lock."""
+
+    @event.listens_for(engine, "commit")
+    def _check(_: Connection) -> None:
+        for connection in _held.connections:
+            if connection.engine is engine:
+                _check_alive(connection)
+
+
+def _check_alive(connection: Connection) -> None:
+    try:
+        connection.exec_driver_sql("SELECT 1")
+    except SQLAlchemyError:
+        storage = masked(connection.engine.url)
+        raise LockLostError(
+            f"storage {storage}: the lock was lost with the connection that held it"
+        ) from None
+
+
+@contextmanager
+def _holding(connection: Connection) -> Iterator[None]:
+    _held.connections.append(connection)
+    try:
+        yield
+    finally:
+        _held.connections.remove(connection)
 
 
 @contextmanager
@@ -63,29 +134,63 @@ def _file_lock(engine: Engine, name: str, timeout: float) -> Iterator[None]:
 
 @contextmanager
 def _postgres_lock(engine: Engine, name: str, timeout: float) -> Iterator[None]:
-    with engine.connect() as connection:  # the lock ends with the transaction that closing rolls back
+    connection = lasting(engine, lambda: _take_postgres_lock(engine, name, timeout))
+    try:
+        with _holding(connection):
+            yield
+    finally:
+        _close(connection)  # the lock ends with the transaction that this rolls back
+
+
+def _take_postgres_lock(engine: Engine, name: str, timeout: float) -> Connection:
+    connection = engine.connect()
+    try:
         connection.execute(text(f"SET LOCAL lock_timeout = {round(timeout * 1000)}"))
-        try:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _number(name)})
-        except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
-                raise
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _number(name)})
+    except BaseException as error:
+        _close(connection)
+        if isinstance(error, OperationalError) and _sqlstate(error) == _LOCK_NOT_AVAILABLE:
             raise _not_free(engine, name, timeout) from None
-        yield
+        raise
+    return connection
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)
 
 
 @contextmanager
 def _mysql_lock(engine: Engine, name: str, timeout: float) -> Iterator[None]:
     key = f"cifar-search {_digest(f'{engine.url.database} {name}').hex()[:40]}"  # at most 64 characters
-    with engine.connect() as connection:
-        try:
-            taken = connection.execute(text("SELECT GET_LOCK(:key, :time)"), {"key": key, "time": timeout})
-            if taken.scalar() != 1:
-                raise _not_free(engine, name, timeout)
+    connection = lasting(engine, lambda: _take_mysql_lock(engine, key, name, timeout))
+    try:
+        with _holding(connection):
             yield
-        finally:
-            with suppress(DBAPIError):  # a broken connection has lost its lock already
-                connection.execute(text("SELECT RELEASE_LOCK(:key)"), {"key": key})
+    finally:
+        _free_mysql_lock(connection, key)
+
+
+def _take_mysql_lock(engine: Engine, key: str, name: str, timeout: float) -> Connection:
+    connection = engine.connect()
+    try:
+        taken = connection.scalar(text("SELECT GET_LOCK(:key, :time)"), {"key": key, "time": timeout})
+        if taken != 1:
+            raise _not_free(engine, name, timeout)
+    except BaseException:
+        _free_mysql_lock(connection, key)
+        raise
+    return connection
+
+
+def _free_mysql_lock(connection: Connection, key: str) -> None:
+    with suppress(SQLAlchemyError):  # a broken connection has lost its lock already
+        connection.execute(text("SELECT RELEASE_LOCK(:key)"), {"key": key})
+    _close(connection)
+
+
+def _close(connection: Connection) -> None:
+    with suppress(SQLAlchemyError):
+        connection.close()
 
 
 def lock_file(database: Path) -> Path:

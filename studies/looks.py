@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from studies.storage import study_lock
+from studies.storage import locked
 from studies.study import SearchStudy
 
 LOOKS = "test looks"
@@ -48,13 +48,16 @@ def add_looks(study: SearchStudy, looks: Sequence[Look]) -> int:
     Raises:
         StorageError: (a ValueError) if the storage cannot be written to.
     """
-    with study_lock(study.storage, study.name):
+
+    def add() -> int:
         known = list(looks_of(study))
         new = [look for look in dict.fromkeys(looks) if look not in known]
         together = [look.model_dump(mode="json") for look in known + new]
         for piece in range(len(known) // PIECE, -(-len(together) // PIECE) if new else 0):
             study.optuna.set_user_attr(_key(piece), together[PIECE * piece : PIECE * (piece + 1)])
-    return len(new)
+        return len(new)
+
+    return locked(study.storage, study.name, add)
 
 
 def _key(piece: int) -> str:

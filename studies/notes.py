@@ -18,7 +18,7 @@ from optuna_dashboard import get_note, save_note
 
 from spaces.text import brief
 from studies.base import Study
-from studies.storage import study_lock
+from studies.storage import locked, study_lock
 
 BEGIN = "[//]: # (cifar-search writes from here to the end mark; write above or below)"
 END = "[//]: # (cifar-search: end mark)"
@@ -78,7 +78,8 @@ def set_generated(study: Study, markdown: str, trial: FrozenTrial | None = None)
     """
     lines = [line for line in markdown.strip().splitlines() if line.strip() not in (BEGIN, END)]
     part = "\n".join([BEGIN, "", *lines, "", END])
-    with study_lock(study.storage, study.name):
+
+    def put() -> None:
         there = note_of(study, trial)
         if _GENERATED.search(there):
             note = _GENERATED.sub(lambda _: part, there, count=1)
@@ -86,6 +87,8 @@ def set_generated(study: Study, markdown: str, trial: FrozenTrial | None = None)
             note = f"{there.rstrip()}\n\n{part}\n" if there.strip() else f"{part}\n"
         if note != there:
             _save(study, trial, note)
+
+    locked(study.storage, study.name, put)
 
 
 def escape_markdown(text: object) -> str:

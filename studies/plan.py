@@ -34,7 +34,7 @@ from studies.base import (
 )
 from studies.record import PLAN, DataRecord, Drawing, Setup, SplitSpec, outcome_of
 from studies.slots import Slots
-from studies.storage import study_lock
+from studies.storage import locked
 
 CELLS = "cells"
 PURPOSES = {"confirm": (CONFIRMING, CONFIRMING_SPLITS), "ablate": (ABLATING, ABLATING_SPLITS)}
@@ -139,18 +139,20 @@ class PlanStudy(Study):
         What has begun stays as it is, and what failed for good is tried again. What has not begun and is not
         wanted any more is dropped, unless another command is at work on the plan.
         """
-        with study_lock(self.storage, self.name):
-            by_fingerprint = {entry.fingerprint: entry for entry in reversed(wanted)}
-            entries = self._with_entries(list(reversed(by_fingerprint.values())))
-            numbers = [i for i, entry in enumerate(entries) if entry.fingerprint in by_fingerprint]
-            self._fail_lost()
-            cells = self._kept_cells()
-            slots = self.slots()
-            good = {cell for slot, cell in enumerate(cells) if not slots.failed_for_good(slot)}
-            wanted_cells = ((entry, block) for block in range(blocks) for entry in numbers)
-            cells += [cell for cell in wanted_cells if cell not in good]
-            self.optuna.set_user_attr(CELLS, cells)
-            self.set_total(len(cells))
+        locked(self.storage, self.name, lambda: self._owe(wanted, blocks))
+
+    def _owe(self, wanted: Sequence[PlannedEntry], blocks: int) -> None:
+        by_fingerprint = {entry.fingerprint: entry for entry in reversed(wanted)}
+        entries = self._with_entries(list(reversed(by_fingerprint.values())))
+        numbers = [i for i, entry in enumerate(entries) if entry.fingerprint in by_fingerprint]
+        self._fail_lost()
+        cells = self._kept_cells()
+        slots = self.slots()
+        good = {cell for slot, cell in enumerate(cells) if not slots.failed_for_good(slot)}
+        wanted_cells = ((entry, block) for block in range(blocks) for entry in numbers)
+        cells += [cell for cell in wanted_cells if cell not in good]
+        self.optuna.set_user_attr(CELLS, cells)
+        self.set_total(len(cells))
 
     def _kept_cells(self) -> list[tuple[int, int]]:
         """The cells that stay: all while something runs, else those that have begun."""
@@ -266,9 +268,12 @@ def open_plan(storage: RDBStorage, name: str, wanted: PlanRecord) -> PlanStudy:
     Raises:
         ValueError: naming what differs.
     """
-    with study_lock(storage, name):
+
+    def open_locked() -> PlanStudy:
         ensure_study(storage, name, PLAN, wanted)
-        plan = PlanStudy(storage, name)
+        return PlanStudy(storage, name)
+
+    plan = locked(storage, name, open_locked)
     refuse_other_plan(plan, wanted)
     return plan
 

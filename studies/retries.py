@@ -97,13 +97,13 @@ def passes_before_use(error: BaseException) -> bool:
 def _driver_error_passes(error: BaseException | None) -> bool:
     if isinstance(error, sqlite3.Error):
         return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE
-    if error is not None and hasattr(error, "sqlstate"):  # psycopg
-        state: str | None = error.sqlstate
-        if state is None:  # the client's own: cannot connect, or the connection is lost
-            return type(error).__name__ == "OperationalError"
-        return state in _POSTGRES or state.startswith(_POSTGRES_CLASS)
-    code = error.args[0] if error is not None and error.args else None
-    return type(error).__name__ in ("OperationalError", "InterfaceError", "InternalError") and code in _MYSQL
+    first = error.args[0] if error is not None and error.args else None
+    if isinstance(first, int):  # PyMySQL's code
+        return first in _MYSQL
+    state: str | None = getattr(error, "sqlstate", None)
+    if state is None:  # psycopg's own: cannot connect, or the connection is lost
+        return type(error).__name__ == "OperationalError"
+    return state in _POSTGRES or state.startswith(_POSTGRES_CLASS)
 
 
 def with_outage(limit: float) -> dict[str, float]:

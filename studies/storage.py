@@ -1,8 +1,9 @@
 """The storage of studies: Optuna's ``RDBStorage`` on SQLite, PostgreSQL and MySQL (MariaDB), safe to share.
 
 What it adds: one-line errors without passwords; a look at the database before anything is made; tables made
-once, by one process; times in UTC; SQLite transactions that cannot read the same thing and both act on it;
-small connection pools. Each process opens a storage of its own: one is never sent to another process. It
+once, by one process; calls that survive an outage of the database; times in UTC; SQLite transactions that
+cannot read the same thing and both act on it, on the one host that its file serves; small connection pools.
+Each process opens a storage of its own: one is never sent to another process. It
 holds one connection to its server (two to MySQL), and up to four while threads are busy and a lock is held.
 
 Uses of Optuna's internals, held by a test:
@@ -11,11 +12,12 @@ Uses of Optuna's internals, held by a test:
 - ``RDBStorage(url)`` calls ``str.format`` on the URL, so that braces are doubled;
 - ``RDBStorage(skip_table_creation=True)`` only reads, where the versions of the tables are written down;
 - ``RDBStorage.engine``;
-- ``RDBStorage.record_heartbeat(trial_id)`` and ``RDBStorage._get_stale_trial_ids(study_id)``.
+- those of ``studies.lasting``.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import warnings
@@ -36,10 +38,24 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from studies import sqlite
-from studies.locks import database_lock, lock_file, study_lock
+from studies.hosts import check_host, remember_host
+from studies.lasting import LastingStorage
+from studies.locks import LockLostError, database_lock, guard, lock_file, locked, study_lock
+from studies.retries import OUTAGE, OutageError, passes_before_use, persist, with_outage
 from studies.urls import StorageError, check_url, clean_message, masked
 
-__all__ = ["StorageError", "check_url", "clean_message", "masked", "open_storage", "probe", "study_lock"]
+__all__ = [
+    "LockLostError",
+    "OutageError",
+    "StorageError",
+    "check_url",
+    "clean_message",
+    "locked",
+    "masked",
+    "open_storage",
+    "probe",
+    "study_lock",
+]
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for a server that does not answer, to connect."""
@@ -48,12 +64,13 @@ _ANSWER_TIMEOUT = 180
 _POOL = {"pool_size": 1, "max_overflow": 3, "pool_pre_ping": True}
 _MYSQL_POOL = {**_POOL, "pool_size": 2, "max_overflow": 2}
 """One more connection stays, for locks, since PyMySQL takes 25 ms of computing to connect."""
-_KEEPALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 9}
-"""With these a PostgreSQL connection whose other end has vanished ends after a minute, on both sides."""
+_TCP = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 9, "tcp_user_timeout": 30_000}
+"""With these a PostgreSQL connection whose other end has vanished ends on both sides, after a minute when it
+is idle and after half a minute (in milliseconds) when something was sent."""
 _POSTGRES_ARGUMENTS: dict[str, Any] = {
     "connect_timeout": CONNECT_TIMEOUT,
-    "options": " ".join(f"-c tcp_{name}={value}" for name, value in _KEEPALIVE.items()),
-    **_KEEPALIVE,
+    "options": " ".join(f"-c tcp_{name.removeprefix('tcp_')}={value}" for name, value in _TCP.items()),
+    **_TCP,
 }
 _SESSION = {"postgresql": "SET TIME ZONE 'UTC'", "mysql": "SET time_zone = '+00:00', wait_timeout = 100"}
 """What a connection begins with. MySQL ends one that is silent for 100 s and frees what it held, since its
@@ -64,9 +81,15 @@ _READ_ONLY_SESSION = {
 }
 _CORE_TABLES = {"version_info", "studies", "trials"}
 """Tables that every version of Optuna with a database has made."""
+# An outage is told in one line, where it ends a command; neither the pool's tracebacks nor Optuna's lines on
+# each statement that failed are printed beside it.
+logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
+logging.getLogger(RDBStorage.__module__).addFilter(
+    lambda record: not str(record.msg).startswith("Caught an error from sqlalchemy")
+)
 
 
-class Storage(RDBStorage):
+class Storage(LastingStorage):
     """An ``RDBStorage`` that stays in its process: a pickle would hold the password and lose the settings."""
 
     def __getstate__(self) -> NoReturn:
@@ -85,6 +108,8 @@ def open_storage(
     write: bool = False,
     heartbeat: int | None = None,
     grace: int | None = None,
+    outage: float = OUTAGE,
+    wait: bool = False,
 ) -> Storage:
     """Open the storage that the URL names.
 
@@ -96,24 +121,42 @@ def open_storage(
             only reads, and refuses to write.
         heartbeat: seconds between two signs of life of a running trial, for ``RDBStorage``'s bookkeeping.
         grace: seconds of silence after which a trial counts as lost; twice ``heartbeat`` by default.
+        outage: seconds of an outage of the database that each call survives; then it raises ``OutageError``.
+        wait: let opening survive an outage as well. A wrong password, host or database is told at once.
 
     Raises:
         StorageError: the database cannot be reached, is not ours to use, holds no studies, is read-only, or
-            has the tables of another version of Optuna.
+            has the tables of another version of Optuna; to write, an SQLite file that serves another host.
     """
     parsed = check_url(url)
-    write = write or create
+    options = {"heartbeat_interval": heartbeat, "grace_period": grace}
+
+    def attempt() -> Storage:
+        return _open(parsed, create=create, write=write or create, outage=outage, **options)
+
     with _one_line_errors(url):
-        target = _resolved(parsed)
-        if _is_sqlite(target):
-            sqlite.check_file(_path(target), write=write)
-        ready = _is_set_up(target, write=write)
-        if not (ready or create):
-            raise StorageError("holds no studies")
-        if write and not (ready and _is_shareable(target)):
-            _set_up(target)
-        storage = _construct(target, write=write, heartbeat_interval=heartbeat, grace_period=grace)
+        return persist(attempt, passes_before_use, parsed, outage) if wait else attempt()
+
+
+def _open(url: URL, *, create: bool, write: bool, outage: float, **options: Any) -> Storage:
+    target = _resolved(url)
+    if _is_sqlite(target):
+        sqlite.check_file(_path(target), write=write)
+        if write:
+            check_host(_path(target))
+    ready = _is_set_up(target, write=write)
+    if not (ready or create):
+        raise StorageError("holds no studies")
+    if write and _is_sqlite(target):
+        remember_host(_path(target))
+    if write and not (ready and _is_shareable(target)):
+        _set_up(target)
+    storage = _construct(target, write=write, outage=outage, **options)
+    try:
         _check_version(storage, target)
+    except BaseException:
+        storage.close()
+        raise
     return storage
 
 
@@ -128,6 +171,7 @@ def probe(url: str | URL) -> bool:
         target = _resolved(parsed)
         if _is_sqlite(target):
             sqlite.check_file(_path(target), write=True)
+            check_host(_path(target))
         there = _is_set_up(target, write=False)
     if there:
         open_storage(url, create=False).close()
@@ -138,6 +182,8 @@ def probe(url: str | URL) -> bool:
 def _one_line_errors(url: str | URL) -> Iterator[None]:
     try:
         yield
+    except OutageError:
+        raise
     except (StorageError, SQLAlchemyError, OptunaError, sqlite3.Error, OSError) as error:
         raise StorageError(f"storage {masked(url)}: {clean_message(error, url)}") from None
 
@@ -151,13 +197,18 @@ def _set_up(url: URL) -> None:
             _construct(url, write=True, skip_table_creation=False).close()
 
 
-def _construct(url: URL, *, write: bool, skip_table_creation: bool = True, **options: Any) -> Storage:
+def _construct(
+    url: URL, *, write: bool, skip_table_creation: bool = True, outage: float = OUTAGE, **options: Any
+) -> Storage:
     text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Argument ``heartbeat_interval``", ExperimentalWarning)
         storage = Storage(
             text,
-            engine_kwargs=_engine_options(url, write=write),
+            engine_kwargs={
+                **_engine_options(url, write=write),
+                "execution_options": with_outage(outage),
+            },
             skip_compatibility_check=True,  # _check_version does it, with one-line errors
             skip_table_creation=skip_table_creation,
             **options,
@@ -166,6 +217,7 @@ def _construct(url: URL, *, write: bool, skip_table_creation: bool = True, **opt
         _begin_sessions(storage.engine, write)
     elif write:
         sqlite.begin_immediate(storage.engine)
+    guard(storage.engine)
     return storage
 
 
@@ -174,7 +226,6 @@ def _check_version(storage: Storage, url: URL) -> None:
     if tables == ours:
         return
     older = tables in storage.get_all_versions()
-    storage.close()
     remedy = f"optuna storage upgrade --storage {masked(url)}" if older else "pip install --upgrade optuna"
     raise StorageError(
         f"its tables are those of {'an older' if older else 'a newer'} Optuna ({tables}), but this Optuna "

@@ -16,7 +16,7 @@ from studies.base import SAMPLING, TRAINING, Claim, Study, derived_seed, ensure_
 from studies.methods import build_pruner, build_sampler, resolve_sampler
 from studies.record import DataRecord, Drawing, History, Outcome, Setup, StudyRecord
 from studies.slots import Slots
-from studies.storage import study_lock
+from studies.storage import locked
 
 LONGEST_NAME = 200
 """Characters of a study's name."""
@@ -127,13 +127,16 @@ def open_study(
     Raises:
         ValueError: naming what differs, if the study is another search.
     """
-    with study_lock(storage, name):
+
+    def open_locked() -> SearchStudy:
         ensure_study(storage, name, record.STUDY, wanted)
         study = SearchStudy(storage, name)
         refuse_other_search(study, wanted)
         if not (keep_total and record.TOTAL in study.optuna.user_attrs):
             study.set_total(total)
-    return study
+        return study
+
+    return locked(storage, name, open_locked)
 
 
 def check_continuation(storage: RDBStorage, name: str, wanted: StudyRecord) -> None:

@@ -29,7 +29,7 @@ from studies.base import Study
 from studies.notes import set_generated
 from studies.opening import open_existing
 from studies.record import PLAN
-from studies.storage import Storage, open_storage
+from studies.storage import Storage, StorageError, open_storage
 from studies.urls import clean_message
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ GRAPH = "cifar-search-"
 """Beginning of the identifiers of our figures."""
 NOTED = 200
 """Trials of a study that get a note, best first: every note is read whenever a browser asks for the study."""
-_OUTAGES = (OptunaError, SQLAlchemyError, OSError)
+_OUTAGES = (StorageError, OptunaError, SQLAlchemyError, OSError)
 """What may be otherwise at the next look; of anything else there is nothing new before the study changes."""
 
 
@@ -113,6 +113,8 @@ class Refresher:
                 continue
             try:
                 self._seen[study_id] = _Seen(open_existing(storage, name))
+            except StorageError:
+                raise
             except ValueError as error:  # of another version, or deleted in this moment
                 self._complain(f"study {name!r} is shown as it is", error)
 

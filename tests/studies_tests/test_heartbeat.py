@@ -96,21 +96,25 @@ def test_the_clock_of_this_machine_has_no_say(
         time.tzset()
 
 
-def test_the_thread_gives_signs_of_life_for_one_trial_at_a_time_until_it_is_closed(
+def test_the_thread_gives_signs_of_life_for_the_trials_it_watches_until_it_is_closed(
     storage: RDBStorage, study: optuna.Study
 ) -> None:
-    first, second = running(study), running(study)
-    for trial_id in (first, second):
+    first, second, third = running(study), running(study), running(study)
+    for trial_id in (first, second, third):
         set_back(storage, trial_id, 100)
-    before = {trial_id: last_heartbeat(storage, trial_id) for trial_id in (first, second)}
+    before = {trial_id: last_heartbeat(storage, trial_id) for trial_id in (first, second, third)}
+
+    def is_heard(trial_id: int) -> bool:
+        return last_heartbeat(storage, trial_id) != before[trial_id]
+
     heartbeat = Heartbeat(storage, interval=0.02)
     try:
-        heartbeat.watch(first)
-        assert soon(lambda: last_heartbeat(storage, first) != before[first])
-        assert last_heartbeat(storage, second) == before[second]
-        heartbeat.watch(second)
-        assert soon(lambda: last_heartbeat(storage, second) != before[second])
-        heartbeat.watch(None)
+        heartbeat.watch([first, second])
+        assert soon(lambda: is_heard(first) and is_heard(second))
+        assert not is_heard(third)
+        heartbeat.watch({third})
+        assert soon(lambda: is_heard(third))
+        heartbeat.watch(())
     finally:
         heartbeat.close()
     assert "heartbeat" not in [thread.name for thread in threading.enumerate()]
@@ -123,7 +127,7 @@ def test_the_thread_outlives_errors_of_the_database(storage: RDBStorage, study: 
     rename(storage, "trial_heartbeats", "away")
     heartbeat = Heartbeat(storage, interval=0.02)
     try:
-        heartbeat.watch(trial_id)
+        heartbeat.watch([trial_id])
         time.sleep(0.3)
         rename(storage, "away", "trial_heartbeats")
         assert soon(lambda: last_heartbeat(storage, trial_id) != before)

@@ -134,7 +134,7 @@ def test_impossible_path_is_one_clean_line(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["a b.db", "a%20b.db", "a{b}.db", "a?#&.db", "ü.db", "a:b@c.db"])
 def test_any_file_name_works(tmp_path: Path, name: str) -> None:
     open_storage(URL.create("sqlite", database=str(tmp_path / name)), create=True).close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [name, f"{name}.lock"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, f"{name}.host", f"{name}.lock"]
 
 
 def test_path_is_relative_to_the_working_folder_at_opening(
