@@ -84,6 +84,18 @@ def number_or_auto(text: str) -> int | None:
     return None if text == "auto" else whole(1, MOST_WORKERS)(text)
 
 
+def zero_or_more_or_auto(text: str) -> int | None:
+    """As ``number_or_auto``, or 0."""
+    return None if text == "auto" else whole(0, MOST_WORKERS)(text)
+
+
+def share_of_gpu(text: str) -> float:
+    """Parse a share of a GPU from 0 to 1."""
+    if not re.fullmatch(r"[0-9]{0,2}\.?[0-9]{1,4}", text) or not 0 <= float(text) <= 1:
+        raise typer.BadParameter(f"must be a number from 0 to 1 such as 0.25, but got {brief(text)}")
+    return float(text)
+
+
 def paths(text: str) -> tuple[str, ...]:
     """Parse two or more dotted paths of settings or sections: optimizer.name,schedule."""
     from spaces.config import Configuration
@@ -144,6 +156,29 @@ Workers = Annotated[
         parser=number_or_auto,
         metavar="N|auto",
         help="Local processes; auto: one for each core of a CPU, or for each GPU.",
+    ),
+]
+RunWorkers = Annotated[
+    Any,
+    typer.Option(
+        parser=zero_or_more_or_auto,
+        metavar="N|auto",
+        help="Processes; auto: one for each core of a CPU, or for each GPU. 0: only make the study.",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS|auto|local",
+        help="Workers on a Ray cluster: HOST:PORT; the one that runs here; or a local one for this command.",
+    ),
+]
+GpusPerWorker = Annotated[
+    float | None,
+    typer.Option(
+        parser=share_of_gpu,
+        metavar="SHARE",
+        help="With --ray: each worker's share of a GPU, 0 to 1.  [1 if the cluster has any, else 0]",
     ),
 ]
 PerGpu = Annotated[

@@ -102,7 +102,12 @@ def check_fit(configuration: Configuration, data: ImageData, split: Split) -> No
     """
     tiny = make_resident(data, split, torch.device("cpu"))
     cost(configuration.model, tiny.shape)
-    Run(configuration, tiny, torch.device("cpu"), seed=0)
+    try:
+        Run(configuration, tiny, torch.device("cpu"), seed=0)
+    except (RuntimeError, MemoryError) as error:
+        if "memory" not in str(error):
+            raise
+        raise ValueError(f"the base configuration does not fit into memory: {error}") from None
 
 
 def shape_of(data: ImageData) -> Shape:

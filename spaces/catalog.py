@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from spaces.text import unknown
+from spaces.text import read_text, unknown
 
 _LIBRARY = Path(__file__).with_name("library")
 
@@ -39,11 +39,9 @@ def _files() -> dict[str, Path]:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text("utf-8")
+        return read_text(file)
     except OSError as error:
         raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: must be UTF-8 text, but byte {error.start} is not") from None
 
 
 def _question(text: str) -> str:

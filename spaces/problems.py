@@ -18,7 +18,7 @@ def describe(error: ValidationError, root: type[BaseModel]) -> str:
     path, holder = _locate(problem["loc"], root)
     if not path:
         return _rule(problem)
-    shown, last = ".".join(path), path[-1]
+    shown, last = ".".join(map(plain, path)), path[-1]
     if problem["type"] == "extra_forbidden" and holder:
         return f"{shown}: {unknown('setting', last, holder.model_fields)}"
     if problem["type"] == "union_tag_invalid":
@@ -40,7 +40,7 @@ def _locate(loc: Iterable[int | str], root: type[BaseModel]) -> tuple[list[str],
         if len(variants) > 1 and part in variants:
             inside, variants = variants[str(part)], {}
             continue
-        path.append(plain(part))
+        path.append(str(part))
         holder = inside
         variants = sections(inside, str(part))
         inside = next(iter(variants.values())) if len(variants) == 1 else None

@@ -44,7 +44,10 @@ def _prose(tree: dict[str, Any], key: str) -> str:
     text = tree.get(key, "")
     if not isinstance(text, str):
         raise ValueError(f"{key}: must be text, but got {brief(text)}")
-    return " ".join(text.split())
+    prose = " ".join(text.split())
+    if not prose.isprintable():
+        raise ValueError(f"{key}: must be printable text, but got {brief(prose)}")
+    return prose
 
 
 def _name(value: object) -> str | None:

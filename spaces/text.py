@@ -13,17 +13,38 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 _DEEPEST = 50
+_LARGEST = 1_000_000
+_NO_TEXT = re.compile(r"[\0\ud800-\udfff]")
+"""What escapes in quotes can write, but no file, database or terminal can hold."""
 _INT = re.compile(r"[-+]?[0-9]+$")
 _FLOAT = re.compile(
     r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
 )
 _BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)$")
 _NULL = re.compile(r"(?:~|null|Null|NULL|)$")
+
+
+def read_text(file: Path) -> str:
+    """A file's text, for ``load_yaml``.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: one line with the file, if it is too large to be read as YAML, or no text.
+    """
+    with file.open("rb") as opened:
+        content = opened.read(_LARGEST + 1)  # a device or a pipe might never end
+    if len(content) > _LARGEST:
+        raise ValueError(f"{file}: is too large: at most {_LARGEST} bytes are read")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: must be UTF-8 text, but byte {error.start} is not") from None
 
 
 def load_yaml(text: str, source: str) -> Any:
@@ -110,6 +131,8 @@ class _Loader(yaml.SafeLoader):
             raise _refusal("anchors and aliases are not allowed", event)
         if getattr(event, "tag", None):
             raise _refusal(f"tags are not allowed, but got {event.tag!r}", event)
+        if isinstance(event, yaml.ScalarEvent) and (bad := _NO_TEXT.search(event.value)):
+            raise _refusal(f"character {bad[0]!a} is not allowed", event)
         self._depth += 1
         if self._depth > _DEEPEST:
             raise _refusal(f"nested more than {_DEEPEST} levels deep", event)

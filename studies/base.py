@@ -227,7 +227,8 @@ class Study(ABC):
     ) -> bool:
         trial = self.storage.get_trial(trial_id)
         if trial.state != TrialState.RUNNING:  # it is ours all the same, if the lock was lost since
-            return trial.user_attrs.get(record.OUTCOME) == outcome.model_dump(mode="json")
+            same = trial.user_attrs.get(record.OUTCOME) == outcome.model_dump(mode="json")
+            return same and trial.state == state and value in (None, trial.value)
         for index, piece in enumerate(history.pieces()):
             self.storage.set_trial_user_attr(trial_id, record.history_key(index), piece)
         if confusion and len(confusion) <= record.LARGEST_CONFUSION:

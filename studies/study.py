@@ -155,11 +155,12 @@ def check_name(name: str) -> str:
     """Return ``name`` if a study may be called so.
 
     Raises:
-        ValueError: if it is blank, too long, or not printable.
+        ValueError: if it is blank, too long, not printable, or would look like an option.
     """
-    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable() or name[0] == "-":
         raise ValueError(
-            f"must have 1 to {LONGEST_NAME} printable characters, but got {len(name)}: {brief(name)}"
+            f"must have 1 to {LONGEST_NAME} printable characters, the first not a dash, but got {len(name)}: "
+            f"{brief(name)}"
         )
     return name
 

@@ -15,7 +15,8 @@ from search.options import DEFAULT_STORAGE, Storage, whole
 def dashboard(
     storage: Storage = DEFAULT_STORAGE,
     port: Annotated[
-        int | None, typer.Option(parser=whole(1), metavar="N", help="Port to listen on.  [a free one]")
+        int | None,
+        typer.Option(parser=whole(1, 65_535), metavar="N", help="Port to listen on.  [a free one]"),
     ] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     read_only: Annotated[

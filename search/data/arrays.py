@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from math import prod
 
 import numpy as np
 from PIL import Image
 
 from search.data.images import Chunk, Images
 
-CHUNK = 1000
+CHUNK_BYTES = 4_000_000
+"""Of decoded images, about: they are handed on before the next are made."""
 
 
 def in_chunks(images_NHWC: Images, image_size: int | None) -> Iterator[Chunk]:
     """The images in order, each resized to ``image_size`` square unless that is None."""
-    for start in range(0, len(images_NHWC), CHUNK):
-        chunk_NHWC = images_NHWC[start : start + CHUNK]
+    count = max(1, CHUNK_BYTES // prod(resized_shape(images_NHWC, image_size)[1:]))
+    for start in range(0, len(images_NHWC), count):
+        chunk_NHWC = images_NHWC[start : start + count]
         yield resized(chunk_NHWC, image_size) if image_size else chunk_NHWC, Counter()
 
 

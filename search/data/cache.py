@@ -24,7 +24,7 @@ import numpy as np
 
 from search.data.images import Contents, ImageData, Part, Progress, one_line
 
-FORMAT = 1
+FORMAT = 2
 """Raise it whenever the same files would give other contents: older caches are then not found any more."""
 
 

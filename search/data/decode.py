@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import warnings
 from collections import Counter, deque
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from search.data.images import Chunk, one_line
 
@@ -25,20 +26,27 @@ FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 CHUNK = 64
 IN_PLACE = 512
 MOST_PROCESSES = 8
+ORIENTATION = 0x0112
+"""EXIF's tag for how a camera was held; of 5 and more, width and height change places."""
 T = TypeVar("T")
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image file, from its header alone.
+    """Height and width of an image file as it is to be seen, from its header alone.
 
     Raises:
         ValueError: if it cannot be read.
     """
-    return _open(path, lambda image: (image.height, image.width))
+    return _open(path, _seen_size)
+
+
+def _seen_size(image: Image.Image) -> tuple[int, int]:
+    lies = image.getexif().get(ORIENTATION, 1) in range(5, 9)
+    return (image.width, image.height) if lies else (image.height, image.width)
 
 
 def decode(path: Path, size_HW: tuple[int, int], resize: bool) -> tuple[Image.Image, str]:
-    """One file as an RGB image of ``size_HW``, and the mode that it had.
+    """One file as an RGB image of ``size_HW``, upright as its EXIF data say, and the mode that it had.
 
     With ``resize`` the image is stretched to that size (bilinear, antialiased as Pillow does it); else it
     must have it already. Several pictures in one file are refused, except those of phones (MPO), whose
@@ -47,11 +55,11 @@ def decode(path: Path, size_HW: tuple[int, int], resize: bool) -> tuple[Image.Im
     Raises:
         ValueError: naming the file and the rule that it breaks.
     """
-    image, frames = _open(path, _load)
-    if frames > 1 and image.format != "MPO":
+    image, frames, deep = _open(path, _load)
+    if frames > 1:
         raise ValueError(f"{path}: an image must be a single picture, but this file holds {frames}")
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"{path}: an image must have 8 bits a channel, but this one's mode is {image.mode}")
+    if deep:
+        raise ValueError(f"{path}: an image must have 8 bits a channel, but this one's mode is {deep}")
     if (image.height, image.width) != size_HW and not resize:
         raise ValueError(
             f"{path}: all images must have one size unless --image-size is given, but this one is "
@@ -122,10 +130,28 @@ def _open(path: Path, read: Callable[[Image.Image], T]) -> T:
             raise ValueError(f"{path}: the image cannot be read ({one_line(error)})") from None
 
 
-def _load(image: Image.Image) -> tuple[Image.Image, int]:
-    frames = getattr(image, "n_frames", 1)
+def _load(image: Image.Image) -> tuple[Image.Image, int, str | None]:
+    """The decoded image, upright; how many pictures the file holds, not counting a phone's further ones; and
+    what ``_deep_mode`` says."""
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    deep = _deep_mode(image)
     image.load()
-    return image, frames
+    ImageOps.exif_transpose(image, in_place=True)
+    return image, frames, deep
+
+
+def _deep_mode(image: Image.Image) -> str | None:
+    """The mode of an image with more than 8 bits a channel, before it is decoded; None for others."""
+    if image.mode.startswith(("I", "F")):
+        return image.mode
+    # Pillow makes 8 bits of 16 bits of colour, and then says no more of it
+    for tile in getattr(image, "tile", ()):
+        raw, *options = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if re.search(r";(16|32)[BLNF]", str(raw)):
+            return str(raw)
+        if tile[0].startswith("ppm") and options[0] > 255:
+            return f"{raw} with values to {options[0]}"
+    return None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

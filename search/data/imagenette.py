@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from search.data.archives import giving_up_after
+from search.data.archives import check_members, giving_up_after
 from search.data.folder import folder_part
 from search.data.images import Part, Which, one_line
 from search.data.request import DataRequest, DataUnavailable
@@ -55,21 +55,24 @@ def _archive() -> tuple[str, str]:
 
 
 def _fetch(url: str, md5: str, folder: Path) -> None:
-    from torchvision.datasets.utils import download_url
+    from torchvision.datasets.utils import check_integrity, download_url
 
     root = folder.parent
+    archive = root / Path(url).name
     root.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(root / ".download.lock"), giving_up_after(SILENCE_S):
             if not folder.is_dir():
                 download_url(url, root, md5=md5)
-                _unpack(root / Path(url).name, folder)
-    except (OSError, RuntimeError, http.client.HTTPException, tarfile.TarError) as error:
+                _unpack(archive, folder)
+    except (OSError, EOFError, RuntimeError, http.client.HTTPException, tarfile.TarError) as error:
+        there = archive.is_file() and not check_integrity(archive, md5)
+        refused = ", in place of the one there, whose checksum is wrong" if there else ""
         raise DataUnavailable(
             f"imagenette is not in {root} and could not be downloaded from {url} "
-            f"({one_line(getattr(error, 'reason', error))}): put that file by hand at "
-            f"{root / Path(url).name}, or use data that needs no download: --dataset digits, or "
-            "--dataset FOLDER with images as train/CLASS/*"
+            f"({one_line(getattr(error, 'reason', error))}): put that file by hand at {archive}{refused}, or "
+            "use data that needs no download: --dataset digits, or --dataset FOLDER with images as "
+            "train/CLASS/*"
         ) from None
 
 
@@ -77,5 +80,6 @@ def _unpack(archive: Path, folder: Path) -> None:
     """Unpack beside the place and move there at the end, so that what is there is whole."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
         with tarfile.open(archive) as tar:
+            check_members(tar, archive)
             tar.extractall(beside, filter="data")
         shutil.move(Path(beside) / folder.name, folder)

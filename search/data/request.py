@@ -8,6 +8,9 @@ from pathlib import Path
 
 import platformdirs
 
+LARGEST_SIDE = 1024
+"""Pixels to which images may be resized: more than any network here takes."""
+
 
 class DataUnavailable(ValueError):
     """A known data set is neither here nor to be had over the network; one line that says what to do."""
@@ -25,8 +28,8 @@ class DataRequest:
     """Resize every image to this many pixels square (bilinear, antialiased); None: their own size."""
 
     def __post_init__(self) -> None:
-        if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"--image-size must be 1 pixel or more, but got {self.image_size}")
+        if self.image_size is not None and not 1 <= self.image_size <= LARGEST_SIDE:
+            raise ValueError(f"--image-size must be 1 to {LARGEST_SIDE} pixels, but got {self.image_size}")
 
     @property
     def directory(self) -> Path:
@@ -41,5 +44,5 @@ class DataRequest:
 
 
 def _path(text: str | Path) -> Path:
-    # pathlib's expanduser fails for a user who does not exist
-    return Path(os.path.expanduser(text)).resolve()  # noqa: PTH111
+    # pathlib fails for a user who does not exist, and for links that go in a circle
+    return Path(os.path.realpath(os.path.expanduser(text)))  # noqa: PTH111

@@ -6,6 +6,7 @@ to the ``Part`` that the cache will read if it has to.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -50,7 +51,7 @@ def load_test(request: DataRequest, progress: Progress | None = None) -> ImageDa
 def _part(which: Which, request: DataRequest) -> Part:
     if request.dataset in SOURCES:
         return SOURCES[request.dataset](which, request)
-    if not request.folder.is_dir():
+    if not request.dataset or not os.path.isdir(request.folder):  # noqa: PTH112  also of names too long
         raise ValueError(
             f"--dataset: {unknown('data set', request.dataset, SOURCES)}; a path must be an existing folder"
         )

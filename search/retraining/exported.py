@@ -54,8 +54,12 @@ def exported_split(run: ExportedRun, data: ImageData) -> Split:
     """
     with within("split"):
         split = split_of(run.split, data)
-        if split.hash != run.split.hash:
-            raise ValueError(f"the images recorded have the hash {run.split.hash}, but here {split.hash}")
+        counts = (len(split.train_indices), len(split.val_indices))
+        recorded = (run.split.train_images, run.split.val_images)
+        if recorded != counts:
+            raise ValueError(
+                f"train_images and val_images must be those of the split, {counts}, but got {recorded}"
+            )
     return split
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from spaces.config.section import Section, Share
+from spaces.config.section import FileName, Section, Seed, Share
 
 
 class Data(Section):
@@ -22,9 +22,9 @@ class Data(Section):
     et al. 2017; elsewhere the next class); file: labels from a table."""
     noise_rate: Share = 0.0
     """Probability that an image gets a wrong label, if its class has one; not for a file. 0: none."""
-    noise_seed: Annotated[int, Field(ge=0)] = 0
+    noise_seed: Seed = 0
     """Decides which images get which wrong label. A higher rate adds to those of a lower one."""
-    noise_file: str = ""
+    noise_file: FileName = ""
     """Table of labels, CSV with a header, also packed as .gz or .xz: a column ``path`` (train/CLASS/FILE, as
     in the folder of images) and columns of class names. Imagenette's and CIFAR-10N's form."""
     noise_column: str = ""

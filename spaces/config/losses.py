@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from spaces.config.section import Count, NonNegative, Positive, Rate, Section
+from spaces.config.section import Count, CountOrNone, NonNegative, Positive, Rate, Section
 
 
 class CrossEntropy(Section):
@@ -51,7 +51,7 @@ class SupervisedContrastive(Section):
     """Outputs of the projection: one hidden layer as wide as the features, thrown away afterwards."""
     neighbours: Count = 10
     """Training images that vote on each validation image in the first part."""
-    head: Annotated[int, Field(ge=0)] = 0
+    head: CountOrNone = 0
     """Hidden units of the classifier on the features; 0: a linear layer."""
     classifier_lr: NonNegative = 0.0
     """Learning rate of the classifier; 0: that of the optimizer."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from spaces.config.section import NonNegative, Positive, Rate, Section
+from spaces.config.section import CountOrNone, NonNegative, Positive, Rate, Section
 
 
 class _Optimizer(Section):
@@ -18,7 +18,7 @@ class _Optimizer(Section):
     """Whether weight decay also pulls at normalization weights and biases."""
     clip: NonNegative = 0.0
     """Largest Euclidean norm of all gradients together; a longer one is scaled down to it. 0: no limit."""
-    lookahead_steps: Annotated[int, Field(ge=0)] = 0
+    lookahead_steps: CountOrNone = 0
     """Lookahead (Zhang et al. 2019): every so many steps slow weights move towards the trained ones, which go
     on from there; validation is of the slow ones. 0: off."""
     lookahead_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from spaces.text import brief
+
+
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError(f"the name of a file must be printable text, but got {brief(name)}")
+    return name
+
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=65_536)]
+CountOrNone = Annotated[int, Field(ge=0, le=65_536)]
+"""0 stands for none, or for a default that the field names."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+FileName = Annotated[str, AfterValidator(_printable)]
 
 
 def as_tuple(value: Any) -> Any:

@@ -16,7 +16,7 @@ class Training(Section):
     """Images in a step. The last, partial batch of an epoch is left out."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 autocast on CUDA, fp32 on a CPU."""
-    patience: Annotated[int, Field(ge=0)] = 0
+    patience: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Early stopping: epochs without improvement after which training stops and returns to its best
     epoch; 0: off."""
     monitor: Literal["accuracy", "loss"] = "accuracy"
@@ -30,6 +30,6 @@ class Training(Section):
     """Decay, at each step, of a running average of the weights (and of normalization's statistics), which is
     what validates and what the training returns; its half-life is ln 2 / -ln(decay) steps (0.99: 69, 0.999:
     693). At first the average is over fewer steps: decay min(ema, (1 + t) / (10 + t)) at step t. 0: off."""
-    log_every: Annotated[int, Field(ge=0)] = 0
+    log_every: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Steps over which training loss and accuracy are averaged and kept, besides those of every epoch.
     Doubled as often as needed to keep at most 1,000 of them. 0: off."""

@@ -1,20 +1,15 @@
 """What users can get wrong: one line that names option, rule and value, exit code 2, and nothing made."""
 
-import contextlib
-import io
 import json
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from unittest import mock
 
 import optuna
 import pytest
-
-from search.cli import main
+from commands import refused
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,40 +37,6 @@ def folder(tmp_path: Path) -> Path:
     """An empty working folder."""
     (tmp_path / "here").mkdir()
     return tmp_path / "here"
-
-
-def called(folder: Path, *words: str, **environment: str) -> tuple[int, str, str]:
-    """Exit code and output of a command that runs within this process, which has all libraries already."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    variables = {"CIFAR_SEARCH_DATA": str(folder.parent / "data"), **environment}
-    out, err = io.StringIO(), io.StringIO()
-    try:
-        with (
-            contextlib.chdir(folder),
-            mock.patch.dict(os.environ, variables),
-            mock.patch.object(sys, "argv", ["cifar-search", *words]),
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-            pytest.raises(SystemExit) as ended,
-        ):
-            main()
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, out.getvalue(), err.getvalue()
-
-
-def refused(folder: Path, *words: str, **environment: str) -> str:
-    """The one line with which a command is refused; nothing in the folder has changed."""
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    code, stdout, stderr = called(folder, *words, **environment)
-    assert code == 2, stderr
-    lines = stderr.splitlines()
-    assert len(lines) == 1, stderr
-    assert stdout == ""
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-    return lines[0]
 
 
 DIGITS = ("run", "--space", "regularization", "--dataset", "digits")

@@ -244,7 +244,7 @@ def test_a_name_that_is_neither_known_nor_a_folder_is_refused(tmp_path: Path) ->
 
 
 def test_an_image_size_below_one_pixel_is_refused() -> None:
-    with pytest.raises(ValueError, match="--image-size must be 1 pixel or more, but got 0"):
+    with pytest.raises(ValueError, match="--image-size must be 1 to 1024 pixels, but got 0"):
         DataRequest("digits", image_size=0)
 
 

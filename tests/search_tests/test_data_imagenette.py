@@ -86,16 +86,58 @@ def test_an_archive_with_another_checksum_is_never_unpacked(packed: Path, data_d
     assert not (data_dir / "imagenette2-160").exists()
 
 
-def test_an_archive_that_climbs_out_is_refused(
-    data_dir: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_cut_archive_is_told_to_be_replaced(packed: Path, data_dir: Path) -> None:
+    (data_dir / packed.name).write_bytes(packed.read_bytes()[:-100])
+    with pytest.raises(DataUnavailable, match=r"imagenette2-160.tgz, in place of .* checksum is wrong"):
+        load(DataRequest("imagenette", data_dir))
+    assert not (data_dir / "imagenette2-160").exists()
+
+
+def test_a_cut_archive_whose_checksum_is_right_leaves_nothing(
+    packed: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = data_dir / packed.name
+    cut.write_bytes(packed.read_bytes()[:-100])
+    accept(cut, monkeypatch)
+    with pytest.raises(DataUnavailable, match="ended before the end-of-stream"):
+        load(DataRequest("imagenette", data_dir))
+    assert [path.name for path in data_dir.iterdir() if not path.name.startswith(".")] == [packed.name]
+
+
+def accept(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the archive have the published checksum."""
+    url = Imagenette._ARCHIVES[imagenette.VERSION][0]
+    checksum = hashlib.md5(archive.read_bytes()).hexdigest()
+    monkeypatch.setitem(Imagenette._ARCHIVES, imagenette.VERSION, (url, checksum))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "link"),
+    [
+        ("../../escaped", tarfile.REGTYPE, ""),
+        ("/tmp/escaped", tarfile.REGTYPE, ""),
+        ("imagenette2-160/../../escaped", tarfile.REGTYPE, ""),
+        ("imagenette2-160/a", tarfile.SYMTYPE, "b"),
+        ("imagenette2-160/a", tarfile.SYMTYPE, "/etc"),
+        ("imagenette2-160/a", tarfile.LNKTYPE, "imagenette2-160/../../../escaped"),
+        ("imagenette2-160/a", tarfile.CHRTYPE, ""),
+        ("imagenette2-160/a", tarfile.FIFOTYPE, ""),
+    ],
+)
+def test_an_archive_that_could_write_elsewhere_is_refused_before_anything_is_unpacked(
+    data_dir: Path, packed: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: bytes, link: str
 ) -> None:
     climbing = data_dir / packed.name
-    with tarfile.open(climbing, "w:gz") as tar:
-        tar.add(packed, "../../escaped")
-    checksum = hashlib.md5(climbing.read_bytes()).hexdigest()
-    url = Imagenette._ARCHIVES[imagenette.VERSION][0]
-    monkeypatch.setitem(Imagenette._ARCHIVES, imagenette.VERSION, (url, checksum))
-    with pytest.raises(DataUnavailable):
+    with tarfile.open(packed) as good, tarfile.open(climbing, "w:gz") as tar:
+        for member in good:
+            tar.addfile(member, good.extractfile(member) if member.isfile() else None)
+        evil = tarfile.TarInfo(name)
+        evil.type, evil.linkname = kind, link
+        tar.addfile(evil)
+    accept(climbing, monkeypatch)
+    with pytest.raises(
+        ValueError, match=rf"only files and folders below its own, but got {name!r}: delete it"
+    ):
         load(DataRequest("imagenette", data_dir))
     assert not (data_dir.parent.parent / "escaped").exists()
     assert not (data_dir / "imagenette2-160").exists()

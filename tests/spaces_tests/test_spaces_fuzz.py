@@ -1,13 +1,18 @@
-"""Space files that are damaged at random: read as they are written, or refused in one line."""
+"""Spaces and configurations that are damaged at random: read as they are written, or refused in one line."""
 
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from spaces.catalog import built_in, find
+from spaces.config import Configuration
 from spaces.space import Space
 from spaces.text import dump_yaml, load_yaml
+from spaces.tree import sections
 
 NUMBERS: list[Any] = [True, -1, 0, 10**30, 0.5, 1e300, float("inf"), float("nan")]
 NAMES = ["", "sgd", "optimizer.name", "@", "a@b@c", "two\nlines", "\u2028", "each", "when"]
@@ -69,3 +74,73 @@ def test_damaged_text_is_valid_or_refused_in_one_line(name: str) -> None:
     for _ in range(20):
         place = random.randrange(len(text))
         read_or_refuse(text[:place] + random.choice(junk) + text[place + random.randrange(3) :])
+
+
+@pytest.mark.parametrize("name", sorted(built_in()))
+def test_damaged_bytes_are_valid_or_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    damage_bytes(name, tmp_path / "damaged.yaml", 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(built_in()))
+def test_many_damaged_bytes(name: str, tmp_path: Path) -> None:
+    damage_bytes(name, tmp_path / "damaged.yaml", 400)
+
+
+def damage_bytes(name: str, path: Path, times: int) -> None:
+    """Change, add or take out a few bytes of a library file, so many times over."""
+    random = Random(name)
+    content = find(name)[0].encode()
+    for _ in range(times):
+        start = random.randrange(len(content))
+        path.write_bytes(content[:start] + random.randbytes(random.randrange(4)) + content[start + 2 :])
+        message = f"{path}: "
+        try:
+            Space.load(str(path))
+        except ValueError as error:
+            message = str(error)
+        assert message.startswith(f"{path}: ")
+        assert len(message.splitlines()) == 1
+
+
+TREES_OF_VARIANTS = [
+    Configuration.read({section: {"name": name}}).tree()
+    for section in ("model", "optimizer", "schedule", "loss")
+    for name in sections(Configuration, section)
+    if name != "supervised-contrastive"
+]
+LEAVES = st.sampled_from(
+    [*JUNK, 10**400, 2**63, -(2**63), -0.5, 1.5, 0, 1, 64, "adam", "off", "\x1b[31m", [8, "a"]]
+)
+
+
+def check_leaf(tree: dict[str, Any], data: st.DataObject) -> None:
+    """A setting that is changed is refused, or is there unchanged."""
+    section = data.draw(st.sampled_from(sorted(tree)))
+    setting = data.draw(st.sampled_from(sorted(tree[section])))
+    value = data.draw(LEAVES)
+    changed = {**tree, section: {**tree[section], setting: value}}
+    message = ""
+    try:
+        read = Configuration.read(changed, "damaged").tree()[section][setting]
+    except ValueError as error:
+        message = str(error)
+    if message:
+        assert message.startswith("damaged: ")
+        assert message.isprintable()
+        return
+    written = float(value) if isinstance(read, float) and type(value) is int else value
+    assert (read, isinstance(read, bool)) == (written, isinstance(value, bool)), (section, setting, value)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.sampled_from(TREES_OF_VARIANTS), st.data())
+def test_a_changed_setting_is_there_unchanged_or_refused(tree: dict[str, Any], data: st.DataObject) -> None:
+    check_leaf(tree, data)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(st.sampled_from(TREES_OF_VARIANTS), st.data())
+def test_many_changed_settings(tree: dict[str, Any], data: st.DataObject) -> None:
+    check_leaf(tree, data)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from spaces.config.models.common import BlockNetwork, Normalization, Patch, Rates, Stem, Widths
-from spaces.config.section import Count, Rate
+from spaces.config.section import Count, CountOrNone, Rate
 
 
 class Tutorial(BlockNetwork):
@@ -49,7 +49,7 @@ class ConvNet(BlockNetwork):
     """Filters of each block; their number is the number of blocks."""
     convolutions: Annotated[int, Field(ge=1, le=8)] = 2
     """3x3 convolutions in each block, each of which takes two pixels off the maps' sides."""
-    head: Annotated[int, Field(ge=0)] = 512
+    head: CountOrNone = 512
     """Units of the fully connected layer before the classifier; 0: no such layer."""
     normalization: Normalization = "none"
     """As in the other networks, but none by default."""
@@ -90,7 +90,7 @@ class VGG(BlockNetwork):
     """Filters of each block; their number is the number of blocks."""
     convolutions: Annotated[int, Field(ge=1, le=8)] = 2
     """3x3 convolutions in each block."""
-    head: Annotated[int, Field(ge=0)] = 128
+    head: CountOrNone = 128
     """Units of the fully connected layer before the classifier; 0: no such layer."""
     pooling: Literal["max", "stride"] = "max"
     """How a block halves its maps. max: 2x2 max pooling at its end; stride: its last convolution has stride 2

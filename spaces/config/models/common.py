@@ -25,7 +25,7 @@ Initialization = Literal[
 Stem = Literal["conv", "patchify"]
 Patch = Annotated[int, Field(ge=2, le=16)]
 Momentum = Annotated[float, Field(gt=0.0, le=1.0)]
-Widths = Annotated[tuple[Count, ...], Field(min_length=1), BeforeValidator(as_tuple)]
+Widths = Annotated[tuple[Count, ...], Field(min_length=1, max_length=64), BeforeValidator(as_tuple)]
 
 
 def _as_rates(value: Any) -> float | tuple[float, ...]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from spaces.config.section import Count, Section
+from spaces.config.section import Count, FileName, Section
 from spaces.text import brief
 
 Architecture = Literal["resnet18", "vgg16", "mobilenet_v2", "efficientnet_b0"]
@@ -33,7 +33,7 @@ class Torchvision(Section):
     mobilenet_v2 (Sandler et al. 2018) or efficientnet_b0 (Tan and Le 2019)."""
     pretrained: Literal["none", "imagenet"] = "none"
     """none: from scratch; imagenet: torchvision's IMAGENET1K_V1 weights, downloaded by it on first use."""
-    weights: str = ""
+    weights: FileName = ""
     """A file with weights to start from, of torchvision's names: .safetensors, or anything else as torch.save
     wrote it. The classifier in it is not used. Empty: none."""
     input_size: Annotated[int, Field(ge=0, le=1024)] = 0

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from spaces.config.models.common import ResidualNetwork
-from spaces.config.section import Count, Positive
+from spaces.config.section import Count, CountOrNone, Positive
 
 
 class ResNet(ResidualNetwork):
@@ -17,7 +17,7 @@ class ResNet(ResidualNetwork):
     name: Literal["resnet"] = "resnet"
     depth: Annotated[int, Field(ge=8, le=1202)] = 20
     """Layers with weights: 6n+2 (20, 32, 44, 56, 110 in the paper), or 18."""
-    width: Annotated[int, Field(ge=0)] = 0
+    width: CountOrNone = 0
     """Filters of the first stage, doubled in each further one; 0: as published, 16, or 64 at depth 18."""
     shortcut: Literal["projection", "padding"] = "projection"
     """Past a block that changes the shape. projection: 1x1 convolution and normalization (the paper's option
