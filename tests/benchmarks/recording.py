@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 from collections.abc import Sequence
@@ -37,8 +36,11 @@ class Spread:
         return cls(statistics.median(values), min(values), max(values))
 
     def text(self, digits: int, unit: str = "") -> str:
-        """The median, and between which values it lies."""
-        return f"{self.median:.{digits}f}{unit} ({self.least:.{digits}f} to {self.most:.{digits}f})"
+        """The median, and between which values it lies, if there are several."""
+        median = f"{self.median:.{digits}f}{unit}"
+        if self.least == self.most:
+            return median
+        return f"{median} ({self.least:.{digits}f} to {self.most:.{digits}f})"
 
 
 @dataclass(frozen=True)
@@ -79,15 +81,17 @@ def store(name: str, output: Path | None, settings: dict[str, Any], figures: dic
     return path
 
 
-def publish(name: str, tables: Sequence[Table], path: Path) -> None:
-    """Put the tables between this benchmark's marks in the README, unless they were stored elsewhere."""
+def publish(name: str, tables: Sequence[Table], path: Path, picture: Path | None = None) -> None:
+    """Put the tables, and a picture stored beside them, between this benchmark's marks in the README, unless
+    they were stored elsewhere."""
     if path.parent.resolve() != RESULTS.resolve():
         return
     stored = json.loads(path.read_text(encoding="utf-8"))
     begin, end = f"<!-- {name}: written by the script -->", f"<!-- end of {name} -->"
     before, _, rest = README.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)
-    text = "\n\n".join([_provenance(stored, path.name), *(table.markdown() for table in tables)])
+    shown = [f"![{name}](results/{picture.name})"] if picture and picture.exists() else []
+    text = "\n\n".join([_provenance(stored, path.name), *shown, *(table.markdown() for table in tables)])
     README.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
@@ -130,31 +134,6 @@ def load() -> list[float]:
     """How many processes wanted the cores in the last 1, 5 and 15 minutes: figures taken beside others are
     to be read with care."""
     return [round(average, 2) for average in os.getloadavg()]
-
-
-class Neighbours:
-    """How much of the machine other programs took since this was made, as far as Linux tells."""
-
-    def __init__(self) -> None:
-        self._before = self._now()
-
-    def share(self) -> float:
-        """Share of all cores' time that went neither to this process's ended children nor to waiting."""
-        whole, busy, own = (now - then for now, then in zip(self._now(), self._before, strict=True))
-        return max(0.0, (busy - own) / whole)
-
-    @staticmethod
-    def _now() -> tuple[float, float, float]:
-        """Seconds of all cores, of those in use, and of those used by ended children."""
-        ticks = [int(field) for field in _first_line("/proc/stat").split()[1:9]]
-        idle = ticks[3] + ticks[4]
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        tick = os.sysconf("SC_CLK_TCK")
-        return sum(ticks) / tick, (sum(ticks) - idle) / tick, usage.ru_utime + usage.ru_stime
-
-
-def _first_line(path: str) -> str:
-    return Path(path).read_text(encoding="utf-8").partition("\n")[0]
 
 
 def _proc(path: str, field: str) -> str:

@@ -71,7 +71,7 @@ def whole_search(arguments: argparse.Namespace) -> dict[str, Any]:
         begin = datetime.now()
         run_command(options(arguments), folder)
         end = datetime.now()
-        trials = stored_trials(folder)
+        trials = stored_study(folder).get_trials()
     return {"wall_seconds": (end - begin).total_seconds(), **phases(trials, begin, end), **outcomes(trials)}
 
 
@@ -92,13 +92,13 @@ def empty_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def stored_trials(folder: Path) -> list[Any]:
-    """All attempts of the only study in the folder's database."""
+def stored_study(folder: Path) -> Any:
+    """The only study in the folder's database."""
     import optuna
 
     storage = optuna.storages.RDBStorage(f"sqlite:///{folder}/cifar-search.db")
     (study,) = optuna.get_all_study_summaries(storage)
-    return optuna.load_study(study_name=study.study_name, storage=storage).get_trials()
+    return optuna.load_study(study_name=study.study_name, storage=storage)
 
 
 def phases(trials: list[Any], begin: datetime, end: datetime) -> dict[str, float]:
@@ -190,10 +190,10 @@ def start_timed_worker(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def timed_worker(trials: int, dataset: str) -> dict[str, Any]:
     """Continue, in this process, the search that the command began with one trial."""
-    import optuna
-
     from search import objective, workers
     from search.data.request import DataRequest
+    from search.placement import Placement
+    from studies.live import LiveReports
     from studies.storage import open_storage
     from studies.study import SearchStudy
 
@@ -206,21 +206,21 @@ def timed_worker(trials: int, dataset: str) -> dict[str, Any]:
             storage_url=url,
             study=study.name,
             data=DataRequest(dataset),
-            device="cpu",
-            parallel=1,
+            placement=Placement(("cpu",), workers=1),
             sampler=study.record.sampler,
             pruner=study.record.pruner,
         )
         watch = Stopwatch()
         watch.wrap(SearchStudy, "claim", "claim a slot and draw its parameters")
         watch.wrap(objective.Run, "__init__", "build the run")
-        watch.wrap(objective.Run, "train_epoch", "train and validate")
-        watch.wrap(optuna.Trial, "report", "report an epoch")
-        watch.wrap(optuna.Trial, "should_prune", "decide on pruning")
+        watch.wrap(objective.Run, "begin_epoch", "train and validate")
+        watch.wrap(objective.Run, "end_epoch", "read an epoch's figures")
+        watch.wrap(LiveReports, "write", "write reports")
+        watch.wrap(LiveReports, "should_prune", "decide on pruning")
         watch.wrap(objective, "network_cost", "count parameters and multiply-adds")
         watch.wrap(SearchStudy, "close", "record the outcome")
         watch.wrap(SearchStudy, "is_complete", "ask whether the study is complete")
-        workers.work(order, stopping=lambda: False)
+        workers.work(order, "cpu", stopping=lambda: False)
         ended = study.trials()[1:]
     return {**watch.figures(), **outcomes(ended)}
 
