@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from search.training.models import Prepared, Shape, build_model, cost
 from search.training.models.table import models
@@ -185,10 +186,13 @@ def test_parameters_and_multiply_adds_follow_from_the_shapes():
 
 
 @pytest.mark.parametrize(("model", "least"), NETWORKS.values(), ids=NETWORKS)
-def test_costs_count_the_parameters_of_the_network_that_is_built(model, least):
+def test_costs_are_those_of_the_network_that_is_built_as_torch_counts_them(model, least):
     shape = small(least)
-    built = sum(parameter.numel() for parameter in build_model(model, shape).parameters())
-    assert cost(model, shape).parameters == built
+    network = build_model(model, shape)
+    assert cost(model, shape).parameters == sum(parameter.numel() for parameter in network.parameters())
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(torch.zeros(1, shape.channels, shape.height, shape.width))
+    assert cost(model, shape).multiply_adds == counter.get_total_flops() // 2
 
 
 PLAIN = {"tutorial": Tutorial, "convnet": ConvNet, "alexnet": AlexNet, "vgg": VGG}
