@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from optuna.trial import TrialState
@@ -108,7 +109,7 @@ class Driver:
         self._heartbeat.watch([claim.trial_id for claim in held if claim])
 
     def _queue_epochs(self) -> None:
-        for place in self._places:
+        for place in list(self._places):  # one that is crowded out leaves it
             if place.run and not place.queued:
                 self._act(place, place.run.launch)
             if place.run and not place.queued:
@@ -127,8 +128,8 @@ class Driver:
         assert place.run is not None
         place.run.crowded = sum(other.run is not None for other in self._places) > 1
         self._acting = place
-        with self._watchdog.watching(self._usual(place.run)):
-            going_on = act()
+        place.run.watching = partial(self._watchdog.watching, self._usual(place.run))
+        going_on = act()
         self._pace = max(filter(None, (self._pace, place.run.pace)), default=None)
         if going_on:
             return

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -73,6 +74,8 @@ class TrialRun:
         """
         self.crowded = False
         """Whether other trials share the device's memory: running out of it is then not this one's fault."""
+        self.watching: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Opened while the device works on an epoch or is waited for, and not while the database is."""
         self.ended: Reason | None = None
         """Why it is over; None before."""
         self._study = study
@@ -132,7 +135,8 @@ class TrialRun:
         if self._run is None:
             self._start()
         if self._run is not None and not self._run.finished:  # it is, if it was ended before it was recorded
-            self._run.begin_epoch()
+            with self.watching():
+                self._run.begin_epoch()
             self._queued = True
 
     def _settle(self) -> None:
@@ -153,7 +157,9 @@ class TrialRun:
         """The report of the epoch that is queued, or else of the last one."""
         if self._queued:
             self._queued = False
-            self._report(run.end_epoch())
+            with self.watching():
+                report = run.end_epoch()
+            self._report(report)
         return run.history[-1]
 
     def _report(self, report: EpochReport) -> None:
@@ -241,6 +247,7 @@ class TrialRun:
             with suppress(OSError):
                 attach_text(self._study, self._kept.artifacts, self._claim.trial_id, "traceback.txt", message)
         if self._data.device.type == "cuda":
+            _leave_if_broken(self._data.device)
             torch.cuda.empty_cache()
 
     def _close(
@@ -276,6 +283,15 @@ class TrialRun:
             versions=versions(),
             **(asdict(self._size) if reports else {}),
         )
+
+
+def _leave_if_broken(device: torch.device) -> None:
+    """End the process if nothing can be done on the GPU any more, as after an illegal access to memory; one
+    that takes its place can."""
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        sys.exit(1)
 
 
 def history_of(reports: list[EpochReport]) -> History:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 BUSY = 120e9
 """Floating-point operations of a training step that keep a large GPU busy: about those of the three-block VGG
-of ``small-vgg`` with 512 images. An estimate from the arithmetic of an H200."""
+(32, 64 and 128 filters) with 512 images. An estimate from the arithmetic of an H200."""
 MOST = 8
 """Trials that "auto" puts on one GPU at most."""
 
@@ -24,7 +24,7 @@ class Resources:
 
     device: str = "auto"
     workers: int | None = None
-    """Local processes; None: one for each core of a CPU, or for each GPU."""
+    """Processes; None: one for each core of a CPU, or for each GPU. 0: none, for a study that others join."""
     per_gpu: int | None = None
     """Trials that a worker trains side by side; None: by the work of a step."""
     graphs: bool = True
@@ -64,7 +64,7 @@ class Placement:
 
     def for_slots(self, owed: int | None) -> Placement:
         """The same for a study that owes so many slots: no more places than slots."""
-        if owed is None:
+        if owed is None or not self.workers:
             return self
         workers = max(1, min(self.workers, owed))
         return replace(self, workers=workers, per_gpu=max(1, min(self.per_gpu, math.ceil(owed / workers))))
@@ -72,6 +72,8 @@ class Placement:
     def text(self) -> str:
         """In words."""
         words = f"{self.workers} worker(s) on {', '.join(self.devices[: self.workers])}"
+        if not self.workers:
+            return "no worker here"
         return words if self.per_gpu == 1 else f"{words}, {self.per_gpu} trials side by side each"
 
 
@@ -93,22 +95,35 @@ def place(resources: Resources, configuration: Configuration, shape: Shape) -> P
     from search.prepare import resolve_devices
 
     devices = tuple(str(device) for device in resolve_devices(resources.device))
+    workers = processes_on("cpu") if devices == ("cpu",) else len(devices)
+    workers = workers if resources.workers is None else resources.workers
+    return place_on(devices, workers, len(devices), resources, configuration, shape)
+
+
+def place_on(
+    devices: tuple[str, ...],
+    workers: int,
+    gpus: float,
+    resources: Resources,
+    configuration: Configuration,
+    shape: Shape,
+) -> Placement:
+    """As ``place``, for so many workers on devices and a number of GPUs that are known."""
     if devices == ("cpu",):
         if resources.per_gpu not in (None, 1):
             raise ValueError(
                 f"--per-gpu: must be 1 or auto on a CPU, where --workers says how many trials run at once, "
                 f"but got {resources.per_gpu}"
             )
-        return Placement(devices, resources.workers or processes_on("cpu"))
-    workers = resources.workers or len(devices)
+        return Placement(devices, workers)
     placement = Placement(devices, workers, resources.per_gpu or 1, resources.graphs)
     if resources.per_gpu is None:
-        per_gpu, rule = _side_by_side(workers, len(devices), _work_of_step(configuration, shape))
+        per_gpu, rule = _side_by_side(workers, gpus, _work_of_step(configuration, shape))
         placement = replace(placement, per_gpu=per_gpu, rule=rule)
     return placement
 
 
-def _side_by_side(workers: int, gpus: int, work: float) -> tuple[int, str]:
+def _side_by_side(workers: int, gpus: float, work: float) -> tuple[int, str]:
     """How many trials a worker trains at once, and why. A rule of numbers that a study keeps, and not of
     measured speed, so that a search with the same seed stays the same."""
     if workers > gpus:

@@ -13,9 +13,11 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Container
+from contextlib import suppress
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from studies.base import Study
@@ -76,7 +78,8 @@ class LiveReports:
             self._given_away |= report_many(self._study.storage, waiting)
         for (trial_id, key), value in attributes.items():
             if trial_id not in self._given_away:
-                self._study.storage.set_trial_system_attr(trial_id, key, value)
+                with suppress(UpdateFinishedTrialError):  # given away in this moment
+                    self._study.storage.set_trial_system_attr(trial_id, key, value)
         self._waiting, self._seen.attributes = [], {}
         self._seen.trials = None
         self._written = time.monotonic()

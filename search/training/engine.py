@@ -156,8 +156,9 @@ class Run:
 
     @property
     def eager(self) -> str:
-        """Why steps are launched operation by operation; empty where they are captured, and on a CPU."""
-        return self._graphed_step.eager
+        """Why steps or validations are launched operation by operation; empty where they are captured, and on
+        a CPU."""
+        return self._graphed_step.eager or self._graphed_judgement.eager
 
     @property
     def _frozen(self) -> bool:
@@ -230,10 +231,6 @@ class Run:
                 trained = self._lane.mark()
                 self._graphed_judgement(self._judge)
             self._marks: tuple[Mark, Mark, Mark] = start, trained, self._lane.mark()
-
-    def epoch_ended(self) -> bool:
-        """Whether the epoch begun is done, so that to end it takes no waiting."""
-        return self._marks[-1].reached()
 
     def end_epoch(self) -> EpochReport:
         """Wait for the epoch begun and return what there is to know: the one time that the host waits."""
@@ -381,6 +378,7 @@ class Run:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a run of the same configuration and data needs to go on from here."""
+        self._lane.wait()  # whoever reads it need not know of the lane
         return {
             "phase": self._phase.name,
             "network": self.network.state_dict(),
@@ -398,6 +396,7 @@ class Run:
         """Go on from where another run of the same configuration and data gave its state."""
         with self._lane.active():
             self._load(state)
+        self._lane.wait()  # then the state's memory may be used anew
 
     def _load(self, state: dict[str, Any]) -> None:
         self._begin(next(phase for phase in self._phases if phase.name == state["phase"]))

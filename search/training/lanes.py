@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gc
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Protocol
@@ -28,9 +29,6 @@ Work = Callable[[], None]
 
 class Mark(Protocol):
     """A point in a lane's work."""
-
-    def reached(self) -> bool:
-        """Whether all work before it is done."""
 
     def seconds_since(self, earlier: Mark) -> float:
         """Time that the device spent between two marks that it has reached."""
@@ -93,9 +91,6 @@ class CpuMark:
     def __init__(self, moment: float) -> None:
         self._moment = moment
 
-    def reached(self) -> bool:
-        return True
-
     def seconds_since(self, earlier: Mark) -> float:
         assert isinstance(earlier, CpuMark)
         return self._moment - earlier._moment
@@ -117,18 +112,23 @@ class CudaLane:
     def __init__(self, device: torch.device, graphs: bool = True) -> None:
         self.device = device
         self._graphs = graphs
+        self._captured: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
+        self._aside: list[torch.cuda.CUDAGraph] = []
+        """What is not needed, and yet has to be kept for the present phase of a run."""
         with torch.cuda.device(device):
             self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             self._begin_pool()
 
     def _begin_pool(self) -> None:
         # A pool ends with its last graph, and memory of an ended one comes back only when the whole cache is
-        # emptied. So a graph of one tensor keeps it, and each run takes over the memory of the one before.
-        self._anchor = torch.cuda.CUDAGraph()
+        # emptied. So a graph of one operation keeps it, and each run takes over the memory of the one before.
+        anchor = torch.cuda.CUDAGraph()
         with torch.cuda.stream(self._stream):
-            self._anchor.capture_begin(capture_error_mode="thread_local")
-            self._anchored = torch.zeros(1, device=self.device)
-            self._anchor.capture_end()
+            anything = torch.zeros(1, device=self.device)
+            anchor.capture_begin(capture_error_mode="thread_local")
+            anything.zero_()
+            anchor.capture_end()
+        self._anchor = anchor
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -143,6 +143,7 @@ class CudaLane:
         return CudaMark(event)
 
     def repeated(self, random: RandomStream, warm_up: int, /) -> Repeated:
+        self._aside.clear()  # a phase begins: none of the graphs that there are is replayed again
         return Graphed(self, random, warm_up) if self._graphs else Direct("CUDA graphs are off")
 
     def wait(self) -> None:
@@ -154,10 +155,10 @@ class CudaLane:
         Raises:
             RuntimeError: the work cannot be captured, or, as ``OutOfMemoryError``, does not fit.
         """
-        graph = torch.cuda.CUDAGraph()
+        graph, pool = torch.cuda.CUDAGraph(), self._anchor.pool()
         try:
             with _no_garbage_collection():
-                graph.capture_begin(pool=self._anchor.pool(), capture_error_mode="thread_local")
+                graph.capture_begin(pool=pool, capture_error_mode="thread_local")
                 try:
                     work()
                 except BaseException:
@@ -166,10 +167,26 @@ class CudaLane:
                     raise
                 graph.capture_end()
         except BaseException:
-            del graph
-            self._begin_pool()  # the allocator may go on to think that the old one is being recorded to
+            self._set_aside(graph, pool)
             raise
+        self._captured.add(graph)
         return graph
+
+    def _set_aside(self, failed: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> None:
+        """Go on with a new pool after a capture that failed.
+
+        Where ``cudaStreamEndCapture`` fails, older releases of torch take the pool for one that is being
+        recorded to: no cached memory is released any more, and emptying the cache raises. And with any graph
+        of a stream they take the matrix library's workspace from all others (PyTorch issue 193402). The
+        generator that is in its device's place draws again once another capture, the new pool's, went well.
+        """
+        with suppress(RuntimeError):  # torch has seen to it itself
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+            torch._C._cuda_releasePool(torch.cuda.current_device(), pool)
+        self._aside += [failed, self._anchor]
+        self._begin_pool()
+        if not self._captured:
+            self._aside.clear()
 
 
 class CudaMark:
@@ -177,9 +194,6 @@ class CudaMark:
 
     def __init__(self, event: torch.cuda.Event) -> None:
         self._event = event
-
-    def reached(self) -> bool:
-        return bool(self._event.query())  # type: ignore[no-untyped-call]
 
     def seconds_since(self, earlier: Mark) -> float:
         assert isinstance(earlier, CudaMark)
@@ -208,14 +222,20 @@ class Graphed:
         work()
 
     def _capture(self, work: Work) -> None:
+        with suppress(torch.OutOfMemoryError):
+            self._try_to_capture(work)
+        if self._graph is None and not self.eager:
+            torch.cuda.empty_cache()  # the memory of the first calls, which a capture cannot release
+            self._try_to_capture(work)
+
+    def _try_to_capture(self, work: Work) -> None:
         state = self._random.state
         try:
             self._graph = self._lane.capture(work)
-        except torch.OutOfMemoryError:
-            self._random.renew(state)
-            raise
         except RuntimeError as error:
-            self._random.renew(state)
+            self._random.state = state
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
             self.eager = str(error).partition("\n")[0]
 
 

@@ -55,13 +55,6 @@ class RandomStream:
         finally:
             default.graphsafe_set_state(former)
 
-    def renew(self, state: Tensor) -> None:
-        """Go on from ``state`` with a new generator, since a capture that failed leaves the old one unusable.
-        To be called while the stream is active on a GPU."""
-        self._generator = torch.Generator(self.device)
-        self.state = state
-        _default_of(self.device).graphsafe_set_state(self._generator)
-
 
 def _default_of(device: torch.device) -> torch.Generator:
     index = torch.cuda.current_device() if device.index is None else device.index

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from search.data.request import DataRequest
 from search.data.sources import load
@@ -209,37 +208,6 @@ def test_the_decoupled_rate_per_batch(digits):
     section = {"lr": 2.0, "momentum": 0.75, "parametrization": "decoupled"}
     run = Run(configuration(optimizer=section, schedule={"name": "constant"}), digits, CPU, 0)
     assert run._lr_T.tolist() == pytest.approx([2.0 * 0.25 * 32 / 1024] * 36)
-
-
-READING = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2"}
-
-
-class NothingIsRead(TorchDispatchMode):
-    """Refuses every operation whose result, or its shape, the host would have to wait for."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.overloadpacket.__name__
-        assert name not in READING, f"{name} waits for the device"
-        return function(*args, **kwargs or {})
-
-
-@pytest.mark.parametrize(
-    "sections",
-    [
-        {"optimizer": {"clip": 0.1, "lookahead_steps": 3, "lookahead_decline": "cubic"}},
-        {"optimizer": {"name": "muon"}, "training": {"ema": 0.9, "log_every": 2}},
-        {"optimizer": {"name": "adagrad", "weight_decay": 0.1}, "loss": {"name": "focal"}},
-        {"loss": {"name": "generalized-cross-entropy"}, "data": {"noise": "symmetric", "noise_rate": 0.2}},
-        {"loss": CONTRAST},
-    ],
-)
-def test_no_step_waits_for_the_device(digits, sections):
-    run = Run(configuration(**sections), digits, CPU, seed=0)
-    with NothingIsRead():
-        for _ in range(3):
-            run._step()
-    with pytest.raises(AssertionError, match="waits for the device"), NothingIsRead():
-        run._lr.item()
 
 
 def test_memorization_is_followed_on_the_wrongly_labelled_images(digits):

@@ -1,0 +1,205 @@
+"""Several lanes in one worker: exactly the slots owed, the same search each time, and nothing lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from optuna.trial import FrozenTrial, TrialState
+
+from search import objective
+from search.data.request import DataRequest
+from search.data.sources import ImageData, load
+from search.data.split import Split, make_split
+from search.driver import Driver
+from search.prepare import StudyData, adapt, data_record, split_record
+from search.training.engine import Run
+from search.training.lanes import CpuLane
+from spaces.space import Space
+from studies import live
+from studies.processes import process_name
+from studies.record import Drawing, StudyRecord, curve_of, reason_of, slot_of
+from studies.storage import open_storage
+from studies.study import SearchStudy, open_study
+
+CPU = torch.device("cpu")
+LANES = 3
+SPACE = """
+question: A test?
+base:
+  model: {name: vgg, widths: [4], convolutions: 1, head: 0}
+  training: {epochs: 3, batch_size: 32}
+pruning_warmup: 0.3
+parameters:
+  optimizer.lr: {float: [1e-4, 1.0], log: true, role: nuisance}
+  model.widths: {choice: {narrow: [4], wide: [8]}, role: scientific}
+"""
+
+
+@pytest.fixture(scope="module")
+def request_of_data(tmp_path_factory: pytest.TempPathFactory) -> DataRequest:
+    return DataRequest("digits", tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def digits(request_of_data: DataRequest) -> tuple[ImageData, Split]:
+    data = load(request_of_data)
+    return data, make_split(data.labels_N, data.n_train, 0.1, 100, seed=0)
+
+
+Make = Callable[..., SearchStudy]
+
+
+@pytest.fixture
+def make(tmp_path: Path, digits: tuple[ImageData, Split]) -> Iterator[Make]:
+    """Studies of one space, all in one database."""
+    data, split = digits
+    space = adapt(Space.read(SPACE, "tiny.yaml", "tiny"), data, None, "fp32").space
+    with closing(open_storage(f"sqlite:///{tmp_path / 'studies.db'}", create=True)) as storage:
+
+        def made(name: str, total: int, sampler: str = "random", pruner: str = "none") -> SearchStudy:
+            record = StudyRecord(
+                space_name="tiny", space=space.to_yaml(), space_fingerprint=space.fingerprint(),
+                data=data_record(data, DataRequest("digits")), split=split_record(split), epochs=3,
+                precision="fp32", seed=0, sampler=sampler, pruner=pruner,
+            )  # fmt: skip
+            return open_study(storage, name, record, total)
+
+        yield made
+
+
+@pytest.fixture
+def drive(request_of_data: DataRequest) -> Callable[..., None]:
+    def driven(
+        study: SearchStudy, lanes: int = LANES, ahead: int = 1, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        data = StudyData(request_of_data, study.data, CPU)
+        drawing = Drawing(sampler=study.record.sampler, parallel=lanes, ahead=ahead)
+        where = [CpuLane(CPU) for _ in range(lanes)]
+        Driver(study, data, where, process_name(os.getpid()), drawing).drive(stopping)
+
+    return driven
+
+
+def told(trial: FrozenTrial) -> dict[str, Any]:
+    """What a search comes to in one trial."""
+    return {
+        "slot": slot_of(trial),
+        "params": trial.params,
+        "state": trial.state,
+        "reason": reason_of(trial),
+        "curve": curve_of(trial),
+        "value": trial.value,
+    }
+
+
+def by_slot(study: SearchStudy) -> dict[int | None, dict[str, Any]]:
+    return {slot_of(trial): told(trial) for trial in study.trials()}
+
+
+def test_exactly_the_slots_that_are_owed_are_closed(make: Make, drive: Callable[..., None]) -> None:
+    study = make("s", 7)
+    drive(study)
+    assert sorted(by_slot(study)) == list(range(7))
+    assert [trial.state for trial in study.trials()] == [TrialState.COMPLETE] * 7
+    study.set_total(8)
+    drive(study)
+    assert len(study.trials()) == study.slots().closed() == 8
+
+
+@pytest.mark.slow
+def test_a_search_is_the_same_each_time_however_long_reports_wait(
+    make: Make, drive: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches = []
+    for name, every in (("one", 0.0), ("other", 1e9)):
+        monkeypatch.setattr(live, "EVERY", every)
+        study = make(name, 15, sampler="tpe", pruner="asha")
+        drive(study)
+        searches.append([told(trial) for trial in study.trials()])
+    assert searches[0] == searches[1]
+    states = {trial["state"] for trial in searches[0]}
+    assert states == {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+def test_a_trial_does_not_depend_on_its_neighbours(make: Make, drive: Callable[..., None]) -> None:
+    alone, beside = make("alone", 6), make("beside", 6)
+    drive(alone, lanes=1, ahead=0)
+    drive(beside)
+    assert by_slot(alone) == by_slot(beside)
+    assert len({str(trial["curve"]) for trial in by_slot(alone).values()}) > 1
+
+
+def test_one_slot_is_drawn_ahead_and_all_are_put_back_when_stopped(
+    make: Make, drive: Callable[..., None]
+) -> None:
+    study = make("s", 9)
+    running: list[int] = []
+
+    def stopping() -> bool:
+        running.append(sum(trial.state == TrialState.RUNNING for trial in study.trials()))
+        return len(running) == 6
+
+    drive(study, stopping=stopping)
+    assert max(running) == running[-1] == LANES + 1
+    assert not any(trial.state == TrialState.RUNNING for trial in study.trials())
+    interrupted = [trial for trial in study.trials() if reason_of(trial) == "interrupted"]
+    assert len(interrupted) == LANES + 1
+    assert any(not curve_of(trial) for trial in interrupted)
+    assert not any(study.slots().is_closed(slot_of(trial) or 0) for trial in interrupted)
+    drive(study)
+    closed = [slot_of(trial) for trial in study.trials() if trial.state == TrialState.COMPLETE]
+    assert sorted(closed) == list(range(9))
+    unbroken = make("unbroken", 9)
+    drive(unbroken)
+    finished = {slot: trial for slot, trial in by_slot(study).items() if trial["reason"] == "finished"}
+    assert finished == by_slot(unbroken)
+
+
+@pytest.fixture
+def full_memory(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The first two epochs that are queued are one too many for the memory: the second one fails."""
+    queued: list[int] = []
+    begin_epoch = Run.begin_epoch
+
+    def begin(run: Run) -> None:
+        queued.append(1)
+        if len(queued) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        begin_epoch(run)
+
+    monkeypatch.setattr(objective.Run, "begin_epoch", begin)
+    return queued
+
+
+def test_a_trial_that_is_crowded_out_costs_a_lane_and_is_tried_again(
+    make: Make, drive: Callable[..., None], full_memory: list[int]
+) -> None:
+    study = make("s", 5)
+    running: list[int] = []
+
+    def stopping() -> bool:
+        running.append(sum(trial.state == TrialState.RUNNING for trial in study.trials()))
+        return False
+
+    drive(study, stopping=stopping, ahead=0)
+    assert [reason_of(trial) for trial in study.trials()].count("crowded out") == 1
+    assert [reason_of(trial) for trial in study.trials()].count("finished") == 5
+    assert [reason_of(trial) for trial in study.slots().attempts[1]] == ["crowded out", "finished"]
+    assert max(running) == LANES - 1
+
+
+def test_a_trial_that_does_not_fit_alone_is_given_up(
+    make: Make, drive: Callable[..., None], full_memory: list[int]
+) -> None:
+    study = make("s", 3)
+    drive(study, lanes=1)
+    reasons = [reason_of(trial) for trial in study.trials()]
+    assert reasons == ["out of memory", "finished", "finished"]
+    assert study.slots().failed_for_good(0)
+    assert study.is_complete()
