@@ -5,14 +5,17 @@ from __future__ import annotations
 import uuid
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
+from search.cluster.request import RayRequest
+from search.crews import Crews, find_crews
 from search.data.request import DataRequest
 from search.interrupts import Interrupts
 from search.options import DEFAULT_STORAGE
-from search.placement import ANYTHING, Resources, place
+from search.placement import ANYTHING, Resources
 from search.session import Screen, Session
-from search.tables import next_commands, summary_view
-from search.workers import WorkerOrder, prepare_workers
+from search.tables import command_line, next_commands, summary_view
+from search.workers import WorkerOrder
 from spaces.space import Space
 from spaces.text import within
 from studies.methods import check_pruner, check_sampler, resolve_pruner, resolve_sampler
@@ -41,6 +44,8 @@ class SearchRequest:
     pruner: str = "auto"
     seed: int = 0
     resources: Resources = ANYTHING
+    ray: RayRequest | None = None
+    """None: the workers are processes of this machine."""
     precision: str = "auto"
     repeat: int = 1
 
@@ -60,14 +65,25 @@ def run_search(request: SearchRequest, screen: Screen, interrupts: Interrupts) -
             check_name(request.study)
     with within("--storage"):
         exists = probe(request.storage_url)
-    prepare_workers()
-    order, study = _prepare(request, screen, interrupts, exists)
+    with find_crews(request.resources, request.ray, request.storage_url, interrupts) as crews:
+        return _search(request, crews, screen, interrupts, exists)
+
+
+def _search(
+    request: SearchRequest, crews: Crews, screen: Screen, interrupts: Interrupts, exists: bool
+) -> int:
+    order, study = _prepare(request, crews, screen, interrupts, exists)
     closed, total = study.slots().closed(), study.total()
     if total is not None and closed >= total:
         screen.say(f"study {study.name!r} has closed {closed} of {total} trials: nothing left to do")
         _finish(study, request, screen)
         return 0
-    session = Session(study, order, screen, interrupts, request.timeout)
+    if not order.placement.workers:
+        screen.say("nobody works on it yet; to join it:")
+        screen.say(f"  {command_line(['worker', study.name], request.storage_url, DEFAULT_STORAGE)}")
+        return 0
+    start = partial(crews.start, study=study, screen=screen)
+    session = Session(study, order, screen, interrupts, request.timeout, start=start)
     code = session.run()
     _finish(study, request, screen)
     session.say_if_incomplete(code)
@@ -80,24 +96,24 @@ def _finish(study: SearchStudy, request: SearchRequest, screen: Screen) -> None:
 
 
 def _prepare(
-    request: SearchRequest, screen: Screen, interrupts: Interrupts, exists: bool
+    request: SearchRequest, crews: Crews, screen: Screen, interrupts: Interrupts, exists: bool
 ) -> tuple[WorkerOrder, SearchStudy]:
     """Load, check and announce everything, then create or continue the study."""
     from search.data.sources import load
     from search.data.split import make_split
+    from search.hardware import note_differences
     from search.prepare import (
         adapt,
         check_fit,
         data_record,
         file_hashes,
-        resolve_device,
         resolve_precision,
         shape_of,
         split_record,
     )
 
     interrupts.raise_from_now_on()
-    device = resolve_device(request.resources.device)
+    device = crews.device()
     data = load(request.data, screen.decoding)
     split = make_split(
         data.labels_N, data.n_train, request.val_size, request.train_size, request.seed, data.classes
@@ -105,7 +121,7 @@ def _prepare(
     precision = resolve_precision(request.precision, device)
     adapted = adapt(request.space, data, request.epochs, precision)
     check_fit(adapted.space.base, data, split)
-    placement = place(request.resources, adapted.space.base, shape_of(data))
+    placement = crews.place(adapted.space.base, shape_of(data))
     timed = request.timeout is not None and request.trials is None
     record = StudyRecord(
         space_name=request.space.name,
@@ -136,6 +152,8 @@ def _prepare(
     method = _method(request, study, screen)
     order = WorkerOrder(request.storage_url, name, request.data, placement.for_slots(total), *method)
     _announce(study, order, screen)
+    if crews.here:
+        note_differences(study, placement.devices[0], screen)
     return order, study
 
 
@@ -164,8 +182,6 @@ def _method(request: SearchRequest, study: SearchStudy, screen: Screen) -> tuple
 
 
 def _announce(study: SearchStudy, order: WorkerOrder, screen: Screen) -> None:
-    from search.hardware import note_differences
-
     record, total, closed = study.record, study.total(), study.slots().closed()
     sampler = resolve_sampler(order.sampler, bool(study.space.levels), order.placement.parallel)
     screen.say(f"question: {study.space.question}")
@@ -180,4 +196,3 @@ def _announce(study: SearchStudy, order: WorkerOrder, screen: Screen) -> None:
     levels = study.space.levels
     if levels and total is not None and total % len(levels):
         screen.say(f"note: {total} trials cannot be shared evenly by the {len(levels)} levels compared")
-    note_differences(study, order.placement.devices[0], screen)

@@ -23,6 +23,10 @@ class Interrupts:
     def __init__(self) -> None:
         self.count = 0
         self._act: Callable[[], None] = _leave
+        self.listen()
+
+    def listen(self) -> None:
+        """Take the signals; again, where a library has taken them."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._interrupted)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -17,6 +18,8 @@ POLL = 0.5
 """Seconds between two looks at the study."""
 HOPELESS = 3
 """Workers that may die in a row without a slot being closed, for each worker there is."""
+REFUSED = 2
+"""Exit code where all workers left a study that is not complete, each having said why."""
 
 
 class Screen(Protocol):
@@ -31,6 +34,31 @@ class Screen(Protocol):
     def finish(self, view: RenderableType, commands: list[str]) -> None: ...
 
 
+class Crew(Protocol):
+    """The workers of one command, wherever they are."""
+
+    def __len__(self) -> int:
+        """How many have not been collected."""
+
+    def names(self) -> list[str]:
+        """Their names, by which trials say who runs them."""
+
+    def fill(self) -> None:
+        """Start again those that died."""
+
+    def wait(self, timeout: float) -> None:
+        """Wait until one has ended, or for ``timeout`` seconds."""
+
+    def collect_dead(self) -> list[str]:
+        """Forget the workers that have ended; return the names of those that did not end well."""
+
+    def stop(self) -> None:
+        """Ask all to put their trials back at the end of the epoch and leave."""
+
+    def kill(self) -> None:
+        """End all at once."""
+
+
 class Session:
     """One command's share in the work on a study."""
 
@@ -42,11 +70,13 @@ class Session:
         interrupts: Interrupts,
         timeout: float | None = None,
         joined: bool = False,
+        start: Callable[[WorkerOrder], Crew] = Workers,
     ) -> None:
         """Get ready; ``timeout`` is in seconds from now. A session that has ``joined`` a study stops when one
-        that has not is stopped, on whatever machine."""
+        that has not is stopped, on whatever machine. ``start`` starts the workers: local ones by default."""
         self._study = study
         self._joined = joined
+        self._start = start
         self._stops = study.stops()
         self._screen = screen
         self._deadline = None if timeout is None else time.monotonic() + timeout
@@ -60,7 +90,7 @@ class Session:
         """Watch; return the exit code."""
         self._meter = ProgressMeter(self._study)
         with self._interrupts.held():
-            self._workers = Workers(self._order)
+            self._workers = self._start(self._order)
             code = self._watch()
         self._clear_up()
         return code
@@ -100,7 +130,9 @@ class Session:
                 self._kill()
                 return 1
             self._screen.update(self._within_time(self._meter.read()), self._stopping)
-        return EXIT_CODE if self._interrupts.count and not self._study.is_complete() else 0
+        if self._study.is_complete():
+            return 0
+        return EXIT_CODE if self._interrupts.count else 0 if self._stopping else REFUSED
 
     def _within_time(self, progress: Progress) -> Progress:
         """The progress with the time left limited by --timeout."""

@@ -13,14 +13,16 @@ from search.options import (
     DataDir,
     Dataset,
     Device,
+    GpusPerWorker,
     Graphs,
     ImageSize,
     PerGpu,
+    Ray,
+    RunWorkers,
     Seed,
     Storage,
     TrainSize,
     ValSize,
-    Workers,
     seconds,
     whole,
 )
@@ -65,9 +67,11 @@ def run(
         str,
         typer.Option(metavar="NAME", help="auto (bf16 on CUDA, fp32 on a CPU), fp32 or bf16."),
     ] = "auto",
-    workers: Workers = "auto",
+    workers: RunWorkers = "auto",
     per_gpu: PerGpu = "auto",
     graphs: Graphs = True,
+    ray: Ray = None,
+    gpus_per_worker: GpusPerWorker = None,
     repeat: Annotated[
         int,
         typer.Option(parser=whole(1), metavar="N", help="Seeds for each point, with --sampler grid."),
@@ -75,6 +79,7 @@ def run(
 ) -> None:
     """Search a space, or continue until the study has closed its total of trials."""
     interrupts = Interrupts()
+    from search.cluster.request import ray_request
     from search.coordinator import SearchRequest, run_search
     from search.data.request import DataRequest
     from search.placement import Resources
@@ -98,6 +103,7 @@ def run(
         pruner=pruner,
         seed=seed,
         resources=Resources(device, workers, per_gpu, graphs),
+        ray=ray_request(ray, gpus_per_worker),
         precision=precision,
         repeat=repeat,
     )

@@ -57,7 +57,7 @@ DIGITS = ("run", "--space", "regularization", "--dataset", "digits")
         ([*DIGITS, "--epochs", "0"], ["--epochs", "at least 1", "'0'"]),
         ([*DIGITS, "--seed", "-1"], ["--seed", "at least 0", "'-1'"]),
         ([*DIGITS, "--timeout", "-5"], ["--timeout", "positive time", "'-5'"]),
-        ([*DIGITS, "--workers", "0"], ["--workers", "at least 1", "'0'"]),
+        ([*DIGITS, "--workers", "-1"], ["--workers", "at least 0", "'-1'"]),
         ([*DIGITS, "--val-size", "1.5"], ["--val-size", "between 0 and 1", "'1.5'"]),
         ([*DIGITS, "--train-size", "5"], ["--train-size", "at least one image for each of the 10", "5"]),
         ([*DIGITS, "--val-size", "1434"], ["--val-size", "1434"]),

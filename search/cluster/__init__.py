@@ -1,0 +1,1 @@
+"""Workers on a cluster: one Ray actor each. Needs the extra ``ray``."""
