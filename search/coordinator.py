@@ -13,7 +13,7 @@ from search.data.request import DataRequest
 from search.interrupts import Interrupts
 from search.options import DEFAULT_STORAGE
 from search.placement import ANYTHING, Resources
-from search.session import Screen, Session
+from search.session import Screen, Session, sweep
 from search.tables import command_line, next_commands, summary_view
 from search.workers import WorkerOrder
 from spaces.space import Space
@@ -76,6 +76,7 @@ def _search(
     closed, total = study.slots().closed(), study.total()
     if total is not None and closed >= total:
         screen.say(f"study {study.name!r} has closed {closed} of {total} trials: nothing left to do")
+        sweep(study, request.storage_url)
         _finish(study, request, screen)
         return 0
     if not order.placement.workers:

@@ -9,7 +9,7 @@ from search.interrupts import Interrupts
 from search.options import DEFAULT_STORAGE
 from search.placement import place
 from search.repeating.common import Where
-from search.session import Screen, Session
+from search.session import Screen, Session, sweep
 from search.tables import next_commands, summary_view
 from search.workers import WorkerOrder, prepare_workers
 from spaces.config import Configuration
@@ -40,6 +40,7 @@ def join(where: Where, name: str, timeout: float | None, screen: Screen, interru
     screen.say(f"study {name!r}: {closed} of {total or 'unlimited'} trials closed; {order.placement.text()}")
     if study.is_complete():
         screen.say("nothing left to do")
+        sweep(study, where.storage_url)
         return 0
     session = Session(study, order, screen, interrupts, timeout, joined=True)
     code = session.run()

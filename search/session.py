@@ -97,13 +97,9 @@ class Session:
 
     def _clear_up(self) -> None:
         """Let those that joined know, and delete what dead workers left of closed slots."""
-        from search.checkpoints import Checkpoints, checkpoint_folder
-
         if self._stopping and not self._joined:
             self._study.add_stop()
-        slots = self._study.slots()
-        closed = {slot for slot in slots.attempts if slots.is_closed(slot)}
-        Checkpoints(checkpoint_folder(self._order.storage_url, self._study)).sweep(closed)
+        sweep(self._study, self._order.storage_url)
 
     def say_if_incomplete(self, code: int) -> None:
         """Say what stopped the command, if its study is not complete."""
@@ -174,3 +170,12 @@ class Session:
         if hopeless:
             self._screen.say("workers keep dying without finishing a trial; giving up")
         return not hopeless
+
+
+def sweep(study: Study, storage_url: str) -> None:
+    """Delete the checkpoints of closed slots, which workers that were killed left."""
+    from search.checkpoints import Checkpoints, checkpoint_folder
+
+    slots = study.slots()
+    closed = {slot for slot in slots.attempts if slots.is_closed(slot)}
+    Checkpoints(checkpoint_folder(storage_url, study)).sweep(closed)

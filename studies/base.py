@@ -16,17 +16,19 @@ import numpy as np
 import optuna
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import BaseModel
 
 from spaces.config import Configuration
 from spaces.text import unknown
 from studies import record
+from studies.drawing import DrawnStudy
 from studies.heartbeat import silent_trials
 from studies.processes import is_dead
 from studies.record import DataRecord, Drawing, History, Outcome, Reason, SplitSpec
 from studies.slots import Slots
 from studies.storage import locked
+from studies.writing import write_trial
 
 (
     TRAINING,
@@ -155,49 +157,54 @@ class Study(ABC):
         """As ``claim``, under the lock; what this began before it lost the lock is put back first."""
         if self._begun is not None:
             self._close(self._begun, TrialState.FAIL, Outcome(reason="interrupted"), History(), None)
-        self._fail_lost()
-        slots, total = self.slots(), self.total()
+        trials, total = self._fail_lost(), self.total()
+        slots = Slots(trials)
         if total is not None and slots.taken() >= total:
             return None
-        return self._ask(self._queued(slots, worker), slots, drawing)
+        queued = self._queued(trials, slots, worker)
+        others = [trial for trial in trials if trial._trial_id != queued._trial_id]
+        known = sorted([*others, queued], key=lambda trial: trial.number)
+        return self._ask(DrawnStudy(self.optuna, known), record.slot_of(queued) or 0, slots, drawing)
 
-    def _queued(self, slots: Slots, worker: str) -> int:
-        """The slot of the attempt that Optuna will give next: of one that a worker did not live to start, or
-        of a new one. From before it runs, the attempt says who runs it and has given a sign of life."""
-        if not self._waiting():
-            self._enqueue(slots.next_open(), slots)
-        queued = self._waiting()[0]
-        slot = record.slot_of(queued)
-        if slot is None:  # someone queued a configuration through Optuna itself
-            slot = slots.next_open()
-            self._give_slot(queued, slot)
-        self.storage.set_trial_user_attr(queued._trial_id, record.WORKER, worker)
-        self.storage.record_heartbeat(queued._trial_id)
-        self._begun = queued._trial_id
-        return slot
+    def _queued(self, trials: list[FrozenTrial], slots: Slots, worker: str) -> FrozenTrial:
+        """The attempt that Optuna will give next: one that a worker did not live to start, or a new one. From
+        before it runs, the attempt says who runs it and has given a sign of life."""
+        waiting = (trial._trial_id for trial in trials if trial.state == TrialState.WAITING)
+        trial_id = next(waiting, None) or self._enqueue(slots.next_open(), slots)
+        queued = self.storage.get_trial(trial_id)
+        attributes: dict[str, Any] = {record.WORKER: worker}
+        if record.slot_of(queued) is None:  # someone queued a configuration through Optuna itself
+            attributes |= {record.ATTEMPT: 1, record.SLOT: slots.next_open()}
+        write_trial(self.storage, trial_id, attributes)
+        queued.user_attrs |= attributes
+        self.storage.record_heartbeat(trial_id)
+        self._begun = trial_id
+        return queued
 
-    def _waiting(self) -> list[FrozenTrial]:
-        return self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-
-    def _enqueue(self, slot: int, slots: Slots) -> None:
+    def _enqueue(self, slot: int, slots: Slots) -> int:
         """Queue an attempt together with its slot, so that it is never without one. A retry has its slot's
         parameters, unless it was ended before all were drawn; then the same seed draws the same ones."""
         earlier = slots.attempts.get(slot, [])
         decided = next((trial.params for trial in earlier if record.SETUP in trial.user_attrs), None)
         values = self._prescribed(slot) if decided is None else decided
-        self.optuna.enqueue_trial(values, user_attrs={record.SLOT: slot, record.ATTEMPT: len(earlier) + 1})
-
-    def _give_slot(self, queued: FrozenTrial, slot: int) -> None:
-        for key, value in ((record.ATTEMPT, 1), (record.SLOT, slot)):
-            self.storage.set_trial_user_attr(queued._trial_id, key, value)
+        queued = create_trial(
+            state=TrialState.WAITING,
+            system_attrs={"fixed_params": values},  # as Study.enqueue_trial has it
+            user_attrs={record.SLOT: slot, record.ATTEMPT: len(earlier) + 1},
+        )
+        return self.storage.create_new_trial(self.study_id, queued)
 
     @abstractmethod
     def _prescribed(self, slot: int) -> dict[str, Any]:
         """What is known of a slot's parameters before the sampler is asked."""
 
     @abstractmethod
-    def _ask(self, slot: int, slots: Slots, drawing: Drawing) -> Claim | None:
-        """Start the queued attempt of the slot."""
+    def _ask(self, drawn: DrawnStudy, slot: int, slots: Slots, drawing: Drawing) -> Claim | None:
+        """Start the queued attempt of the slot, of the study as it is known."""
+
+    def _write_drawn(self, drawn: DrawnStudy, trial_id: int, attributes: dict[str, Any]) -> None:
+        """Write what was drawn of a trial together with what follows from it."""
+        write_trial(self.storage, trial_id, attributes, drawn.parameters)
 
     def close(
         self,
@@ -229,11 +236,12 @@ class Study(ABC):
         if trial.state != TrialState.RUNNING:  # it is ours all the same, if the lock was lost since
             same = trial.user_attrs.get(record.OUTCOME) == outcome.model_dump(mode="json")
             return same and trial.state == state and value in (None, trial.value)
-        for index, piece in enumerate(history.pieces()):
-            self.storage.set_trial_user_attr(trial_id, record.history_key(index), piece)
+        results: dict[str, Any] = {
+            record.history_key(index): piece for index, piece in enumerate(history.pieces())
+        }
         if confusion and len(confusion) <= record.LARGEST_CONFUSION:
-            self.storage.set_trial_user_attr(trial_id, record.CONFUSION, confusion)
-        self.storage.set_trial_user_attr(trial_id, record.OUTCOME, outcome.model_dump(mode="json"))
+            results[record.CONFUSION] = confusion
+        write_trial(self.storage, trial_id, results | {record.OUTCOME: outcome.model_dump(mode="json")})
         self.optuna.tell(trial.number, value, state=state)
         return True
 
@@ -241,9 +249,13 @@ class Study(ABC):
         """End an attempt that was not begun, so that its slot is open again; as ``close``."""
         return self.close(trial_id, TrialState.FAIL, Outcome(reason="interrupted"))
 
-    def _fail_lost(self, dead_workers: Collection[str] = (), reason: Reason = "killed") -> None:
-        lost = set(silent_trials(self.storage, self.study_id))
-        for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+    def _fail_lost(self, dead_workers: Collection[str] = (), reason: Reason = "killed") -> list[FrozenTrial]:
+        """As ``fail_lost``, under the lock; return all attempts as they are then."""
+        lost, ended = set(silent_trials(self.storage, self.study_id)), False
+        trials = self.trials()
+        for trial in trials:
+            if trial.state != TrialState.RUNNING:
+                continue
             worker = trial.user_attrs.get(record.WORKER, "")
             if worker in dead_workers:
                 outcome = Outcome(reason=reason, message="its worker was ended")
@@ -253,7 +265,9 @@ class Study(ABC):
                 outcome = Outcome(reason="lost", message="its worker fell silent")
             else:
                 continue
+            ended = True
             self._close(trial._trial_id, TrialState.FAIL, outcome, History(), None)
+        return self.trials() if ended else trials
 
     def fail_lost(self, dead_workers: Collection[str], reason: Reason = "killed") -> None:
         """End the attempts of the workers given and of all that are known to be dead, so that their slots are

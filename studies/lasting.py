@@ -22,7 +22,7 @@ import copy
 import functools
 import json
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,6 +34,7 @@ from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from studies.reading import read_trials
 from studies.retries import lasting
 
 TOKEN = "cifar-search:token"
@@ -45,7 +46,6 @@ READS = (
     "get_study_directions",
     "get_study_user_attrs",
     "get_study_system_attrs",
-    "get_trial",
     "get_all_trials",
     "get_n_trials",
     "get_best_trial",
@@ -55,7 +55,6 @@ READS = (
     "get_trial_params",
     "get_trial_user_attrs",
     "get_trial_system_attrs",
-    "_get_trials",
     "_get_best_trial_id",
     "_get_stale_trial_ids",
 )
@@ -145,6 +144,40 @@ class LastingStorage(RDBStorage):
         with self.engine.begin() as connection:
             trial_id = connection.scalar(query)
         return None if trial_id is None else self.get_trial(trial_id)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        found = self._read(models.TrialModel.trial_id == trial_id)
+        if not found:
+            raise KeyError(models.NOT_FOUND_MSG)
+        return found[0]
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        """Those beyond an id, and those included of the others: what Optuna's cache lacks."""
+        trial = models.TrialModel
+        later = trial.trial_id > trial_id_greater_than
+        conditions = [
+            trial.study_id == study_id,
+            sa.or_(later, trial.trial_id.in_(included_trial_ids)) if trial_id_greater_than > -1 else later,
+        ]
+        if states is not None:
+            conditions.append(trial.state.in_([state for state in TrialState if state in states]))
+        found = self._read(*conditions)
+        if not found:
+            self.get_study_name_from_id(study_id)  # raises KeyError for a study that is not there
+        return found
+
+    def _read(self, *conditions: sa.ColumnElement[bool]) -> list[FrozenTrial]:
+        def read() -> list[FrozenTrial]:
+            with _create_scoped_session(self.scoped_session) as session:
+                return read_trials(session.connection(), *conditions)
+
+        return lasting(self.engine, read)
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None

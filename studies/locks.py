@@ -33,6 +33,8 @@ from studies.urls import StorageError, masked
 
 LOCK_TIMEOUT = 120.0
 """Seconds to wait for a lock before giving up."""
+FROZEN = 60
+"""Seconds after which PostgreSQL takes the lock from a holder that does nothing."""
 _POLL_INTERVAL = 0.01
 _LOCK_NOT_AVAILABLE = "55P03"
 T = TypeVar("T")
@@ -146,6 +148,8 @@ def _take_postgres_lock(engine: Engine, name: str, timeout: float) -> Connection
     connection = engine.connect()
     try:
         connection.execute(text(f"SET LOCAL lock_timeout = {round(timeout * 1000)}"))
+        # a holder that was frozen, and not killed, gives the lock up too
+        connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {FROZEN * 1000}"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _number(name)})
     except BaseException as error:
         _close(connection)

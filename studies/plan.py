@@ -32,6 +32,7 @@ from studies.base import (
     derived_seed,
     ensure_study,
 )
+from studies.drawing import DrawnStudy
 from studies.record import PLAN, DataRecord, Drawing, Setup, SplitSpec, outcome_of
 from studies.slots import Slots
 from studies.storage import locked
@@ -176,9 +177,9 @@ class PlanStudy(Study):
         entry, block = self.cells()[slot]
         return {"entry": entry, "block": block}
 
-    def _ask(self, slot: int, slots: Slots, drawing: Drawing) -> Claim:  # noqa: ARG002
+    def _ask(self, drawn: DrawnStudy, slot: int, slots: Slots, drawing: Drawing) -> Claim:  # noqa: ARG002
         entry_index, block = self.cells()[slot]
-        trial = self.optuna.ask()
+        trial = drawn.ask()
         for name, number in (("entry", entry_index), ("block", block)):
             trial.suggest_int(name, 0, max(1, number))
         entry = self.entries()[entry_index]
@@ -188,11 +189,11 @@ class PlanStudy(Study):
             sampler="planned", pruner="none", split=split,
             parallel=drawing.parallel, ahead=drawing.ahead,
         )  # fmt: skip
-        trial.set_user_attr(ENTRY, entry.label)
-        trial.set_user_attr(record.SETUP, setup.model_dump(mode="json"))
+        attributes = {ENTRY: entry.label, record.SETUP: setup.model_dump(mode="json")}
+        self._write_drawn(drawn, trial._trial_id, attributes)
         configuration = Configuration.read(entry.configuration, f"entry {entry.label!r}")
         keep = self.model_name(entry.fingerprint) if block == 0 else None
-        return Claim(trial, slot, configuration, seed, split, keep)
+        return Claim(optuna.Trial(self.optuna, trial._trial_id), slot, configuration, seed, split, keep)
 
     def model_name(self, fingerprint: str) -> str:
         """What the model of an entry's training on the first block is called: another one for other data."""

@@ -13,6 +13,7 @@ from spaces.space import Space
 from spaces.text import brief, digest
 from studies import record
 from studies.base import SAMPLING, TRAINING, Claim, Study, derived_seed, ensure_study, just_created
+from studies.drawing import DrawnStudy
 from studies.methods import build_pruner, build_sampler, resolve_sampler
 from studies.record import DataRecord, Drawing, History, Outcome, Setup, StudyRecord
 from studies.slots import Slots
@@ -71,16 +72,17 @@ class SearchStudy(Study):
         balanced = self.space.balance and self.record.sampler != "grid"
         return {self.space.balance: self._level(slot)} if self.space.balance and balanced else {}
 
-    def _ask(self, slot: int, slots: Slots, drawing: Drawing) -> Claim | None:
+    def _ask(self, drawn: DrawnStudy, slot: int, slots: Slots, drawing: Drawing) -> Claim | None:
         chosen = resolve_sampler(drawing.sampler, bool(self.space.levels), drawing.parallel)
         seed = derived_seed(self.record.seed, SAMPLING, slot)
-        self.optuna.sampler = build_sampler(chosen, seed, self._fixed(slot))
-        trial = self.optuna.ask()
+        drawn.sampler = build_sampler(chosen, seed, self._fixed(slot))
+        trial = drawn.ask()
         values = self.space.suggest(trial)
         try:
             configuration = self.space.configure(values)
         except ValueError as error:
             outcome = Outcome(reason="invalid", message=str(error))
+            self._write_drawn(drawn, trial._trial_id, {})
             self._close(trial._trial_id, TrialState.FAIL, outcome, History(), None)
             return None
         repeat = _repeat(slots, slot, configuration.fingerprint())
@@ -94,8 +96,10 @@ class SearchStudy(Study):
             parallel=drawing.parallel,
             ahead=drawing.ahead,
         )
-        trial.set_user_attr(record.SETUP, setup.model_dump(mode="json"))
-        return Claim(trial, slot, configuration, setup.seed, self.record.split)
+        self._write_drawn(drawn, trial._trial_id, {record.SETUP: setup.model_dump(mode="json")})
+        return Claim(
+            optuna.Trial(self.optuna, trial._trial_id), slot, configuration, setup.seed, self.record.split
+        )
 
 
 def _repeat(slots: Slots, slot: int, fingerprint: str) -> int:

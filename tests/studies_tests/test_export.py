@@ -216,7 +216,12 @@ def test_an_edit_that_is_allowed_is_read_and_seen(text, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"\x89PNG\xff\xfe", "must be UTF-8"), (b"", "written by"), (b"[1, 2]", "written by"), (b"a: [", "line 1")],
+    [
+        (b"\x89PNG\xff\xfe", "must be UTF-8"),
+        (b"", "written by"),
+        (b"[1, 2]", "written by"),
+        (b"a: [", "line 1"),
+    ],
 )
 def test_other_files_are_refused(tmp_path, content, said):
     (tmp_path / "x.yaml").write_bytes(content)

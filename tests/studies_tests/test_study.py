@@ -368,10 +368,10 @@ def test_trials_of_a_dead_process_of_this_machine_are_open_again_at_once(
 def die_while_drawing(study: SearchStudy, dead_worker: str) -> None:
     """What is left of a worker that was killed when it had drawn the first parameter."""
     slots = study.slots()
-    slot = study._queued(slots, dead_worker)
+    queued = study._queued(study.trials(), slots, dead_worker)
     study.optuna.sampler = optuna.samplers.RandomSampler(seed=99)
     study.space.parameters[0].suggest(study.optuna.ask())
-    assert slot == slots.next_open()
+    assert record.slot_of(queued) == slots.next_open()
 
 
 def objective(claim: Claim) -> float:
@@ -569,7 +569,7 @@ def test_long_curves_are_kept_in_pieces(storage: RDBStorage) -> None:
 def test_a_claim_has_given_a_sign_of_life_before_it_runs(storage: RDBStorage) -> None:
     study = open_study(storage, "s", wanted(), 1)
     slots = study.slots()
-    study._queued(slots, ME)
+    study._queued(study.trials(), slots, ME)
     waiting = study.trials()[0]
     assert waiting.state == TrialState.WAITING
     storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)

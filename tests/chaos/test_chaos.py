@@ -1,0 +1,22 @@
+"""The chaos run at one seed, with fewer slots than its command has, so that it takes a minute or two."""
+
+from __future__ import annotations
+
+import pytest
+from chaos import run
+from private_servers import MissingError
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("database", "slots"), [("postgresql", 30), ("mysql", 12), ("sqlite", 12)])
+def test_a_search_on_which_everything_is_ended_at_random_loses_nothing_and_doubles_nothing(
+    database: str, slots: int
+) -> None:
+    try:
+        outcome = run(database, slots, seed=1)
+    except MissingError as error:
+        pytest.skip(str(error))
+    outcome.table(f"{database}, seed 1").show()
+    assert outcome.problems() == {}
+    assert all(outcome.faults.values()), outcome.faults
+    assert outcome.compared > slots / 2

@@ -1,0 +1,124 @@
+"""A search whose processes can be found and ended: ``cifar-search run`` with its times made short."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import rigging
+from rigging import Rig
+
+STUDY = "chaos"
+EPOCHS = 6
+SPACE = f"""
+question: Does a search lose anything?
+base:
+  augmentation: {{shift: 1}}
+  model: {{name: vgg, widths: [16, 32], convolutions: 1, head: 0, dropout: 0.1}}
+  optimizer: {{name: sgd, lr: 0.05, momentum: 0.9, nesterov: true}}
+  schedule: {{name: cosine}}
+  training: {{epochs: {EPOCHS}, batch_size: 32, ema: 0.9}}
+parameters:
+  optimizer.lr: {{float: [1e-3, 0.2], log: true, role: nuisance}}
+  model.dropout: {{float: [0.0, 0.5], role: scientific}}
+"""
+RIG = Rig(every=0.3, interval=0.5, grace=4.0)
+"""A thirtieth of the times that the program has between two checkpoints, and as the grace period."""
+PATIENCE = 60.0
+"""Seconds that processes have to leave when their study is complete."""
+
+
+class Search:
+    """One study of a folder, and the command that leads it: started, ended, and started again."""
+
+    def __init__(self, folder: Path, url: str, slots: int, workers: int, seed: int, train_size: int) -> None:
+        """Get ready; nothing is started."""
+        self.slots = slots
+        self._folder = folder
+        (folder / "space.yaml").write_text(SPACE)
+        self._words = [
+            *("run", "--space", "./space.yaml", "--study", STUDY, "--storage", url, "--dataset", "digits"),
+            *("--workers", str(workers), "--train-size", str(train_size)),
+            *("--seed", str(seed), "--pruner", "none"),
+        ]
+        self._environment = RIG.environment() | {
+            "CIFAR_SEARCH_DATA": str(folder / "data"),
+            "CIFAR_SEARCH_SHARED": str(folder / "shared"),
+            "OMP_NUM_THREADS": "1",
+        }
+        self._commands: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def coordinator(self) -> subprocess.Popen[bytes]:
+        """The command that was started last."""
+        return self._commands[-1]
+
+    def said(self) -> str:
+        """By the command that was started last."""
+        return self._log(len(self._commands)).read_text(errors="replace")
+
+    def said_by_all(self) -> str:
+        return "".join(self._log(n + 1).read_text(errors="replace") for n in range(len(self._commands)))
+
+    def _log(self, number: int) -> Path:
+        return self._folder / f"{number}.log"
+
+    def start(self) -> None:
+        """Start the command, or another one."""
+        with self._log(len(self._commands) + 1).open("wb") as log:
+            self._commands.append(
+                subprocess.Popen(
+                    [sys.executable, rigging.__file__, *self._words, "--trials", str(self.slots)],
+                    cwd=self._folder,
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            )
+
+    def workers(self) -> list[int]:
+        """The living worker processes of the command."""
+        return [pid for pid, parent in self._session(self.coordinator.pid) if is_fork_server(parent)]
+
+    def left(self) -> list[int]:
+        """The living processes of all commands that have been started."""
+        return [pid for command in self._commands for pid, _ in self._session(command.pid)]
+
+    def end(self) -> None:
+        """Kill whatever still runs."""
+        for pid in self.left():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for command in self._commands:
+            command.wait()
+
+    @staticmethod
+    def _session(number: int) -> Iterator[tuple[int, int]]:
+        """Living processes with their parents."""
+        for pid, (state, parent, session) in processes().items():
+            if session == number and state not in "ZX":
+                yield pid, parent
+
+
+def processes() -> Mapping[int, tuple[str, int, int]]:
+    """State, parent and session of every process."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            found[int(path.parent.name)] = fields[0], int(fields[1]), int(fields[3])
+    return found
+
+
+def is_fork_server(pid: int) -> bool:
+    """Whether the process is the one that workers are forked from, or one of them."""
+    with suppress(OSError):
+        return b"multiprocessing.forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False

@@ -1,0 +1,202 @@
+"""Database servers of a test's own, which it may crash: PostgreSQL and MariaDB of the operating system."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+
+PATIENCE = 120
+"""Seconds to wait for a server on a busy machine."""
+
+
+class MissingError(Exception):
+    """This machine has no such server to start."""
+
+
+class PrivateServer(ABC):
+    """A server with a data folder and a port of its own."""
+
+    backend: str
+    """As in a URL."""
+    user: str
+    """Whom the server's processes belong to where this one is root's, which servers refuse to run as."""
+    crash_signal: int
+
+    def __init__(self, folder: Path) -> None:
+        """Make its data.
+
+        Raises:
+            MissingError: its programs are not installed here.
+        """
+        self._folder = folder
+        self._owner = self.user if os.getuid() == 0 else None
+        if self._owner:
+            self._own(folder)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._initialize()
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Of an empty database."""
+
+    @abstractmethod
+    def _initialize(self) -> None:
+        """Make the files."""
+
+    @abstractmethod
+    def _command(self) -> list[str]:
+        """What runs in the foreground."""
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self._process = self._spawn(self._command())
+        engine = sa.create_engine(self.url, poolclass=sa.NullPool)
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                engine.connect().close()
+                return
+            except sa.exc.OperationalError:
+                assert self._process.poll() is None, self._log
+                assert time.monotonic() < deadline, self._log
+                time.sleep(0.1)
+
+    def crash(self) -> None:
+        """End it without a word to its clients; what it has not written to its tables is left in its log."""
+        assert self._process is not None
+        self._process.send_signal(self.crash_signal)
+        self._process.wait(PATIENCE)
+
+    def close(self) -> None:
+        """End it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _own(self, path: Path) -> None:
+        try:
+            account = pwd.getpwnam(self.user)
+        except KeyError:
+            raise MissingError(f"there is no user {self.user} to run {self.backend} as") from None
+        os.chown(path, account.pw_uid, account.pw_gid)
+
+    def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        owner = {"user": self._owner, "group": self._owner, "extra_groups": ()} if self._owner else {}
+        with self._log_file.open("ab") as log:
+            return subprocess.Popen(
+                command, cwd=self._folder, stdout=log, stderr=log, start_new_session=True, **owner
+            )
+
+    def _run(self, command: Sequence[str]) -> None:
+        assert self._spawn(command).wait(PATIENCE) == 0, self._log
+
+    @property
+    def _log_file(self) -> Path:
+        return self._folder / "log"
+
+    @property
+    def _log(self) -> str:
+        return self._log_file.read_text(errors="replace")
+
+
+class PrivatePostgres(PrivateServer):
+    """PostgreSQL. It crashes as by ``pg_ctl stop -m immediate``."""
+
+    backend = "postgresql"
+    user = "postgres"
+    crash_signal = signal.SIGQUIT
+
+    @property
+    def url(self) -> str:
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self._port}/postgres"
+
+    @property
+    def _data(self) -> str:
+        return str(self._folder / "data")
+
+    def _initialize(self) -> None:
+        self._run([program("initdb"), "-D", self._data, "-U", "postgres", "-A", "trust"])
+
+    def _command(self) -> list[str]:
+        sockets = str(self._folder)
+        return [program("postgres"), "-D", self._data, "-p", str(self._port), "-k", sockets]
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)  # SIGKILL would leave its children
+            self._process.wait(PATIENCE)
+
+
+class PrivateMariadb(PrivateServer):
+    """MariaDB. It crashes by SIGKILL."""
+
+    backend = "mysql"
+    user = "mysql"
+    crash_signal = signal.SIGKILL
+
+    @property
+    def url(self) -> str:
+        return f"mysql+pymysql://root@127.0.0.1:{self._port}/test"
+
+    @property
+    def _data(self) -> str:
+        return f"--datadir={self._folder / 'data'}"
+
+    def _initialize(self) -> None:
+        install = [program("mariadb-install-db"), "--no-defaults", self._data]
+        self._run([*install, "--auth-root-authentication-method=normal"])
+
+    def _command(self) -> list[str]:
+        files = [f"--socket={self._folder / 'socket'}", f"--pid-file={self._folder / 'pid'}"]
+        where = ["--bind-address=127.0.0.1", f"--port={self._port}"]
+        return [program("mariadbd"), "--no-defaults", self._data, *files, *where]
+
+
+SERVERS = {server.backend: server for server in (PrivatePostgres, PrivateMariadb)}
+
+
+def program(name: str) -> str:
+    """The path of a server's program.
+
+    Raises:
+        MissingError: it is not here.
+    """
+    places = [*map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), "/usr/sbin"]
+    found = shutil.which(name, path=os.pathsep.join([*places, os.environ.get("PATH", "")]))
+    if found is None:
+        raise MissingError(f"there is no {name} on this machine")
+    return found
+
+
+@contextmanager
+def private_server(backend: str) -> Iterator[PrivateServer]:
+    """A running server of this kind, which is gone when the ``with`` block ends.
+
+    Raises:
+        MissingError: it cannot be started here.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="cifar-search-"))
+    server = None
+    try:
+        server = SERVERS[backend](folder)
+        server.start()
+        yield server
+    finally:
+        if server is not None:
+            server.close()
+        shutil.rmtree(folder, ignore_errors=True)
