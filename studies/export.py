@@ -49,7 +49,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class ExportRecord(BaseModel):
     """Base of what an export holds."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Score(ExportRecord):
