@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from search.data.request import DataRequest
 from search.interrupts import Interrupts
 from search.options import DEFAULT_STORAGE
 from search.placement import place
-from search.repeating.common import Where
+from search.repeating.common import Where, load_recorded
 from search.session import Screen, Session, sweep
 from search.tables import next_commands, summary_view
 from search.workers import WorkerOrder, prepare_workers
@@ -55,17 +54,10 @@ def _order(
     where: Where, study: SearchStudy | PlanStudy, screen: Screen, interrupts: Interrupts
 ) -> WorkerOrder:
     """What the workers do, after a look at the data: they must be those of the study."""
-    from search.data.sources import load
     from search.hardware import note_differences
-    from search.prepare import check_recorded, shape_of
+    from search.prepare import shape_of
 
-    source = where.dataset or study.data.source
-    if not source:
-        raise ValueError("--dataset: must be given, since the study does not say where its images are")
-    interrupts.raise_from_now_on()
-    request = DataRequest(source, where.data_dir, study.data.image_size)
-    data = load(request, screen.decoding)
-    check_recorded(data, study.data, source)
+    request, data = load_recorded(where, study.data, screen, interrupts)
     interrupts.check()
     placement = place(where.resources, _typical(study), shape_of(data)).for_slots(_owed(study))
     note_differences(study, placement.devices[0], screen)

@@ -3,20 +3,18 @@
 Optuna reads the trial list again for each parameter of each trial, with all that runs, and stores each
 parameter in a transaction of its own. Under the study's lock nothing that samplers look at changes.
 
-Uses of Optuna's internals, held by a test: ``Study._storage``, whose ``get_all_trials`` and
-``set_trial_param`` are what a trial and its sampler call to read the others and to store a parameter.
+Uses of Optuna's internals, held by a test: a trial stores a parameter by the storage's ``set_trial_param``.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Container, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
+from studies.snapshots import Snapshot
 from studies.writing import Parameter
 
 
@@ -39,23 +37,16 @@ class DrawnStudy(optuna.Study):
         return self._known.parameters
 
 
-class _Known:
+class _Known(Snapshot):
     """A study's storage with its trials as they were, and a place for what is drawn."""
 
     def __init__(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
         self.parameters: list[Parameter] = []
-        self._storage = study._storage
         self._trials = trials
+        super().__init__(study)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._storage, name)
-
-    def get_all_trials(
-        self, _study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        """The trials, as ``BaseStorage`` has it."""
-        trials = [trial for trial in self._trials if states is None or trial.state in states]
-        return copy.deepcopy(trials) if deepcopy else trials
+    def known(self) -> list[FrozenTrial]:
+        return list(self._trials)
 
     def set_trial_param(
         self, _trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution

@@ -4,24 +4,24 @@ A GPU ends several epochs a second. Each report would be a transaction of its ow
 pruning would read every running trial again. So reports wait here for up to a second, and pruners decide by
 what the database last said of other processes' trials and by all that this process knows of its own.
 
-Uses of Optuna's internals, held by a test: ``Study._storage``, whose ``get_all_trials`` and
-``set_trial_system_attr`` are all that pruners call.
+Uses of Optuna's internals, held by a test: beside reading trials, pruners call the storage's
+``set_trial_system_attr`` alone.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Container
 from contextlib import suppress
 from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from studies.base import Study
 from studies.reports import report_many
+from studies.snapshots import Snapshot
 
 EVERY = 1.0
 """Seconds for which a report waits at most while the process does nothing else."""
@@ -88,7 +88,7 @@ class LiveReports:
         self._seen.trials = self._study.trials()
 
 
-class _Seen:
+class _Seen(Snapshot):
     """The study's storage as pruners see it: the trials last read, with those of this process as they are."""
 
     def __init__(self, study: optuna.Study) -> None:
@@ -96,19 +96,11 @@ class _Seen:
         self.own: dict[int, FrozenTrial] = {}
         self.attributes: dict[tuple[int, str], Any] = {}
         """What pruners noted, by trial and key, and is not written yet."""
-        self._storage = study._storage
+        super().__init__(study)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._storage, name)
-
-    def get_all_trials(
-        self, _study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        """The study's trials, as ``BaseStorage`` has it."""
+    def known(self) -> list[FrozenTrial]:
         assert self.trials is not None
-        trials = [self.own.get(trial._trial_id, trial) for trial in self.trials]
-        trials = [trial for trial in trials if states is None or trial.state in states]
-        return copy.deepcopy(trials) if deepcopy else trials
+        return [self.own.get(trial._trial_id, trial) for trial in self.trials]
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Note it, to be written with the next reports."""

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -24,6 +25,9 @@ from studies.record import DataRecord, SplitSpec
 from studies.storage import open_storage
 from studies.study import SearchStudy
 from studies.text import duration
+
+if TYPE_CHECKING:
+    from search.data.sources import ImageData
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,27 @@ def plan_record(kind: str, start: Start, folds: int | None) -> PlanRecord:
     )
 
 
+def load_recorded(
+    where: Where, recorded: DataRecord, screen: Screen, interrupts: Interrupts
+) -> tuple[DataRequest, ImageData]:
+    """The images of a study, and what to ask for to get them.
+
+    Raises:
+        ValueError: if they are not there, or are not those recorded.
+    """
+    from search.data.sources import load
+    from search.prepare import check_recorded
+
+    source = where.dataset or recorded.source
+    if not source:
+        raise ValueError("--dataset: must be given, since the study does not say where its images are")
+    interrupts.raise_from_now_on()
+    request = DataRequest(source, where.data_dir, recorded.image_size)
+    data = load(request, screen.decoding)
+    check_recorded(data, recorded, source)
+    return request, data
+
+
 def check_data(
     where: Where, start: Start, folds: int | None, screen: Screen, interrupts: Interrupts
 ) -> DataRequest:
@@ -110,17 +135,10 @@ def check_data(
     Raises:
         ValueError: if it is not there, is not what the study used, or cannot be divided so.
     """
-    from search.data.sources import load
-    from search.prepare import check_recorded, resolve_device, split_of
+    from search.prepare import resolve_device, split_of
 
     resolve_device(where.resources.device)
-    source = where.dataset or start.data.source
-    if not source:
-        raise ValueError("--dataset: must be given, since the study does not say where its images are")
-    interrupts.raise_from_now_on()
-    request = DataRequest(source, where.data_dir, start.data.image_size)
-    data = load(request, screen.decoding)
-    check_recorded(data, start.data, source)
+    request, data = load_recorded(where, start.data, screen, interrupts)
     fresh = start.split.model_copy(update={"pooled": True})
     if folds is not None:
         fresh = fresh.model_copy(update={"val_size": None, "fold": 0, "folds": folds})

@@ -52,6 +52,18 @@ def test_lock_that_is_lost_after_the_last_write_harms_nothing(server_url: str) -
         assert storage.get_study_user_attrs(study_id) == {"a": 1}
 
 
+def test_a_holder_that_is_frozen_loses_the_lock(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studies.locks.FROZEN", 1)
+    with closing(open_storage(postgres_url, create=True, outage=20)) as storage:
+        study_id = new_study(storage)
+        with study_lock(storage, "s"):
+            with study_lock(storage, "s", timeout=30):  # as another process would
+                pass
+            with pytest.raises(LockLostError):
+                storage.set_study_user_attr(study_id, "after", 1)
+        assert storage.get_study_user_attrs(study_id) == {}
+
+
 def test_section_whose_lock_is_lost_is_run_again(server_url: str) -> None:
     with closing(open_storage(server_url, create=True, outage=20)) as storage:
         study_id, runs = new_study(storage), []
