@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import BaseModel
@@ -28,7 +28,7 @@ from studies.processes import is_dead
 from studies.record import DataRecord, Drawing, History, Outcome, Reason, SplitSpec
 from studies.slots import Slots
 from studies.storage import locked
-from studies.writing import write_trial
+from studies.writing import end_trial, write_trial
 
 (
     TRAINING,
@@ -81,7 +81,7 @@ class Study(ABC):
         self.storage = storage
         self.name = name
         self._begun: int | None = None
-        """The attempt that the claim under way is about to start, or has started."""
+        """The attempt that the claim under way has started."""
 
     @property
     @abstractmethod
@@ -151,56 +151,65 @@ class Study(ABC):
         open now (others may still be running), or what was drawn for it makes no configuration, which closes
         it."""
         self._begun = None
-        return locked(self.storage, self.name, lambda: self._claim(worker, drawing))
+        self.trials()  # what ended since the last time, so that little is left to read under the lock
+        others = locked(self.storage, self.name, lambda: self._begin(worker))
+        if self._begun is None:
+            return None
+        trial = self.storage.get_trial(self._begun)
+        known = sorted([*others, trial], key=lambda trial: trial.number)
+        try:
+            self.storage.record_heartbeat(trial._trial_id)
+            return self._draw(known, trial, drawing)
+        except UpdateFinishedTrialError:  # given away while it was drawn
+            return None
 
-    def _claim(self, worker: str, drawing: Drawing) -> Claim | None:
-        """As ``claim``, under the lock; what this began before it lost the lock is put back first."""
+    def _begin(self, worker: str) -> list[FrozenTrial]:
+        """Start an attempt of an open slot, if there is one, which says who runs it; return all others. What
+        this began before it lost the lock is put back first."""
         if self._begun is not None:
-            self._close(self._begun, TrialState.FAIL, Outcome(reason="interrupted"), History(), None)
+            self.put_back(self._begun)
+            self._begun = None
         trials, total = self._fail_lost(), self.total()
         slots = Slots(trials)
         if total is not None and slots.taken() >= total:
-            return None
-        queued = self._queued(trials, slots, worker)
-        others = [trial for trial in trials if trial._trial_id != queued._trial_id]
-        known = sorted([*others, queued], key=lambda trial: trial.number)
-        return self._ask(DrawnStudy(self.optuna, known), record.slot_of(queued) or 0, slots, drawing)
+            return trials
+        waiting = next((trial for trial in trials if trial.state == TrialState.WAITING), None)
+        if waiting is None:
+            self._begun = self._new_attempt(slots, worker)
+        elif self._take_from_queue(waiting, slots, worker):
+            self._begun = waiting._trial_id
+        return [trial for trial in trials if trial is not waiting]
 
-    def _queued(self, trials: list[FrozenTrial], slots: Slots, worker: str) -> FrozenTrial:
-        """The attempt that Optuna will give next: one that a worker did not live to start, or a new one. From
-        before it runs, the attempt says who runs it and has given a sign of life."""
-        waiting = (trial._trial_id for trial in trials if trial.state == TrialState.WAITING)
-        trial_id = next(waiting, None) or self._enqueue(slots.next_open(), slots)
-        queued = self.storage.get_trial(trial_id)
-        attributes: dict[str, Any] = {record.WORKER: worker}
-        if record.slot_of(queued) is None:  # someone queued a configuration through Optuna itself
-            attributes |= {record.ATTEMPT: 1, record.SLOT: slots.next_open()}
-        write_trial(self.storage, trial_id, attributes)
-        queued.user_attrs |= attributes
-        self.storage.record_heartbeat(trial_id)
-        self._begun = trial_id
-        return queued
-
-    def _enqueue(self, slot: int, slots: Slots) -> int:
-        """Queue an attempt together with its slot, so that it is never without one. A retry has its slot's
+    def _new_attempt(self, slots: Slots, worker: str) -> int:
+        """Start an attempt together with its slot, so that it is never without one. A retry has its slot's
         parameters, unless it was ended before all were drawn; then the same seed draws the same ones."""
+        slot = slots.next_open()
         earlier = slots.attempts.get(slot, [])
         decided = next((trial.params for trial in earlier if record.SETUP in trial.user_attrs), None)
         values = self._prescribed(slot) if decided is None else decided
-        queued = create_trial(
-            state=TrialState.WAITING,
+        begun = create_trial(
+            state=TrialState.RUNNING,
             system_attrs={"fixed_params": values},  # as Study.enqueue_trial has it
-            user_attrs={record.SLOT: slot, record.ATTEMPT: len(earlier) + 1},
+            user_attrs={record.SLOT: slot, record.ATTEMPT: len(earlier) + 1, record.WORKER: worker},
         )
-        return self.storage.create_new_trial(self.study_id, queued)
+        return self.storage.create_new_trial(self.study_id, begun)
+
+    def _take_from_queue(self, waiting: FrozenTrial, slots: Slots, worker: str) -> bool:
+        """Start an attempt that somebody queued through Optuna; false if another program has just done so."""
+        attributes: dict[str, Any] = {record.WORKER: worker}
+        if record.slot_of(waiting) is None:
+            attributes |= {record.ATTEMPT: 1, record.SLOT: slots.next_open()}
+        write_trial(self.storage, waiting._trial_id, attributes)
+        return self.storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
 
     @abstractmethod
     def _prescribed(self, slot: int) -> dict[str, Any]:
         """What is known of a slot's parameters before the sampler is asked."""
 
     @abstractmethod
-    def _ask(self, drawn: DrawnStudy, slot: int, slots: Slots, drawing: Drawing) -> Claim | None:
-        """Start the queued attempt of the slot, of the study as it is known."""
+    def _draw(self, known: Sequence[FrozenTrial], begun: FrozenTrial, drawing: Drawing) -> Claim | None:
+        """Draw what the attempt that was begun is to run, after all that is known, itself included; without
+        the lock."""
 
     def _write_drawn(self, drawn: DrawnStudy, trial_id: int, attributes: dict[str, Any]) -> None:
         """Write what was drawn of a trial together with what follows from it."""
@@ -216,34 +225,16 @@ class Study(ABC):
         confusion: list[list[int]] | None = None,
     ) -> bool:
         """End an attempt; false if it was given to another worker in the meantime, and nothing is written."""
-        curves = history or History()
-        return locked(
-            self.storage,
-            self.name,
-            lambda: self._close(trial_id, state, outcome, curves, value, confusion),
-        )
-
-    def _close(
-        self,
-        trial_id: int,
-        state: TrialState,
-        outcome: Outcome,
-        history: History,
-        value: float | None,
-        confusion: list[list[int]] | None = None,
-    ) -> bool:
-        trial = self.storage.get_trial(trial_id)
-        if trial.state != TrialState.RUNNING:  # it is ours all the same, if the lock was lost since
-            same = trial.user_attrs.get(record.OUTCOME) == outcome.model_dump(mode="json")
-            return same and trial.state == state and value in (None, trial.value)
-        results: dict[str, Any] = {
-            record.history_key(index): piece for index, piece in enumerate(history.pieces())
-        }
+        ending: dict[str, Any] = {record.OUTCOME: outcome.model_dump(mode="json")}
+        pieces = history.pieces() if history else ()
+        ending |= {record.history_key(index): piece for index, piece in enumerate(pieces)}
         if confusion and len(confusion) <= record.LARGEST_CONFUSION:
-            results[record.CONFUSION] = confusion
-        write_trial(self.storage, trial_id, results | {record.OUTCOME: outcome.model_dump(mode="json")})
-        self.optuna.tell(trial.number, value, state=state)
-        return True
+            ending[record.CONFUSION] = confusion
+        if end_trial(self.storage, trial_id, state, value, ending):
+            return True
+        trial = self.storage.get_trial(trial_id)  # ours all the same, if the answer was lost
+        same = trial.user_attrs.get(record.OUTCOME) == ending[record.OUTCOME]
+        return same and trial.state == state and value in (None, trial.value)
 
     def put_back(self, trial_id: int) -> bool:
         """End an attempt that was not begun, so that its slot is open again; as ``close``."""
@@ -266,7 +257,7 @@ class Study(ABC):
             else:
                 continue
             ended = True
-            self._close(trial._trial_id, TrialState.FAIL, outcome, History(), None)
+            self.close(trial._trial_id, TrialState.FAIL, outcome)
         return self.trials() if ended else trials
 
     def fail_lost(self, dead_workers: Collection[str], reason: Reason = "killed") -> None:

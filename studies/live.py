@@ -25,6 +25,8 @@ from studies.snapshots import Snapshot
 
 EVERY = 1.0
 """Seconds for which a report waits at most while the process does nothing else."""
+SHARE = 0.01
+"""Of the time, what a process may take to read the trials of others for its pruner."""
 
 
 class LiveReports:
@@ -37,11 +39,13 @@ class LiveReports:
         self._prunes = not isinstance(study.optuna.pruner, optuna.pruners.NopPruner)
         self._waiting: list[tuple[int, int, float]] = []
         self._written = time.monotonic()
+        self._read_again = 0.0
         self._given_away: set[int] = set()
 
     def begin(self, trial_id: int) -> None:
         """A trial is this process's from now on."""
         self._seen.own[trial_id] = copy.deepcopy(self._study.storage.get_trial(trial_id))
+        self._seen.trials = None
 
     def report(self, trial_id: int, epoch: int, value: float) -> None:
         """A trial's validation accuracy after an epoch; the first report of an epoch stays."""
@@ -72,7 +76,8 @@ class LiveReports:
             self.write()
 
     def write(self) -> None:
-        """Write what waits, and read anew what others did before it is needed again."""
+        """Write what waits, and have what others did read anew before it is needed again, where that takes
+        little of the time."""
         waiting, attributes = self._waiting, self._seen.attributes
         if waiting:
             self._given_away |= report_many(self._study.storage, waiting)
@@ -81,11 +86,15 @@ class LiveReports:
                 with suppress(UpdateFinishedTrialError):  # given away in this moment
                     self._study.storage.set_trial_system_attr(trial_id, key, value)
         self._waiting, self._seen.attributes = [], {}
-        self._seen.trials = None
         self._written = time.monotonic()
+        if self._written >= self._read_again:
+            self._seen.trials = None
 
     def _read(self) -> None:
+        begin = time.monotonic()
         self._seen.trials = self._study.trials()
+        end = time.monotonic()
+        self._read_again = end + (end - begin) / SHARE
 
 
 class _Seen(Snapshot):

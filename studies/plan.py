@@ -34,7 +34,6 @@ from studies.base import (
 )
 from studies.drawing import DrawnStudy
 from studies.record import PLAN, DataRecord, Drawing, Setup, SplitSpec, outcome_of
-from studies.slots import Slots
 from studies.storage import locked
 
 CELLS = "cells"
@@ -177,9 +176,10 @@ class PlanStudy(Study):
         entry, block = self.cells()[slot]
         return {"entry": entry, "block": block}
 
-    def _ask(self, drawn: DrawnStudy, slot: int, slots: Slots, drawing: Drawing) -> Claim:  # noqa: ARG002
+    def _draw(self, known: Sequence[FrozenTrial], begun: FrozenTrial, drawing: Drawing) -> Claim:
+        drawn, slot = DrawnStudy(self.optuna, known), record.slot_of(begun) or 0
         entry_index, block = self.cells()[slot]
-        trial = drawn.ask()
+        trial = optuna.Trial(drawn, begun._trial_id)
         for name, number in (("entry", entry_index), ("block", block)):
             trial.suggest_int(name, 0, max(1, number))
         entry = self.entries()[entry_index]

@@ -11,14 +11,17 @@ import functools
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial
+
+from studies.retries import lasting
 
 _FEW = 1000
 """Trials up to which their rows are asked for by name: fewer than any database takes in one statement."""
@@ -45,6 +48,27 @@ def read_trials(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) 
         return []
     details = _Details(connection, rows)
     return [details.trial(row) for row in rows]
+
+
+def read_attributes(
+    storage: RDBStorage, study_id: int, keys: Collection[str], trial_ids: Collection[int], newer_than: int
+) -> list[dict[str, Any]]:
+    """Some user attributes of some trials of a study: of those named, and of those with a higher id."""
+    some = sa.or_(_trials.trial_id.in_(trial_ids), _trials.trial_id > newer_than)
+    query = (
+        sa.select(_user.trial_id, _user.key, _user.value_json)
+        .join(models.TrialModel.__table__, _trials.trial_id == _user.trial_id)
+        .where(_trials.study_id == study_id, some, _user.key.in_(keys))
+    )
+
+    def read() -> list[Any]:
+        with storage.engine.connect() as connection:
+            return list(connection.execute(query))
+
+    found: dict[int, dict[str, Any]] = defaultdict(dict)
+    for trial_id, key, text in lasting(storage.engine, read):
+        found[trial_id][key] = json.loads(text)
+    return list(found.values())
 
 
 class _Details:
@@ -74,7 +98,7 @@ class _Details:
     def _by_trial(self, trial: Any, *columns: Any, order: Any = None) -> dict[int, list[Any]]:
         query = sa.select(trial, *columns).where(trial.in_(self._ids)).order_by(order)
         rows: dict[int, list[Any]] = defaultdict(list)
-        for trial_id, *row in self._connection.execute(query):
+        for trial_id, *row in self._connection.execute(query).all():  # at once: half the time of one by one
             rows[trial_id].append(row)
         return rows
 

@@ -1,8 +1,8 @@
 """The N trainings that a study owes. Each slot is closed by one attempt; Optuna's trials are attempts.
 
 A slot is closed when an attempt of it completed or was pruned, or when it failed for good: at once for
-reasons that repeat themselves, else after three failed attempts. An attempt that was interrupted or whose
-worker was lost does not close it, and one that was interrupted or crowded out does not count as a failure.
+reasons that repeat themselves, else after three failed attempts. One that was interrupted or crowded out does
+not count as a failure, nor does one whose worker was killed or lost before it was known what it would train.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Iterable
 
 from optuna.trial import FrozenTrial, TrialState
 
-from studies.record import FINAL_REASONS, reason_of, slot_of
+from studies.record import FINAL_REASONS, SETUP, reason_of, slot_of
 
 ATTEMPTS = 3
 _UNCOUNTED = ("interrupted", "crowded out")
+_OF_WORKERS = ("killed", "lost")
 _CLOSING = (TrialState.COMPLETE, TrialState.PRUNED)
 _LIVING = (TrialState.RUNNING, TrialState.WAITING)
 
@@ -41,8 +42,7 @@ class Slots:
         attempts = self.attempts.get(slot, [])
         if any(trial.state in _CLOSING for trial in attempts):
             return False
-        reasons = [reason_of(trial) for trial in attempts if trial.state == TrialState.FAIL]
-        counted = [reason for reason in reasons if reason not in _UNCOUNTED]
+        counted = [reason_of(trial) for trial in attempts if _counts(trial)]
         return len(counted) >= ATTEMPTS or any(reason in FINAL_REASONS for reason in counted)
 
     def is_living(self, slot: int) -> bool:
@@ -73,3 +73,10 @@ class Slots:
             if trial.state in _CLOSING:
                 return trial
         return self.attempts[slot][-1] if self.failed_for_good(slot) else None
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    """Whether an attempt is one of the failures after which its slot is given up."""
+    reason = reason_of(trial)
+    begun = SETUP in trial.user_attrs or reason not in _OF_WORKERS
+    return trial.state == TrialState.FAIL and begun and reason not in _UNCOUNTED

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from spaces.space import Space
 from spaces.text import brief, digest
 from studies import record
 from studies.base import SAMPLING, TRAINING, Claim, Study, derived_seed, ensure_study, just_created
-from studies.drawing import DrawnStudy
+from studies.drawing import DrawnStudy, shown
 from studies.methods import build_pruner, build_sampler, resolve_sampler
-from studies.record import DataRecord, Drawing, History, Outcome, Setup, StudyRecord
-from studies.slots import Slots
+from studies.reading import read_attributes
+from studies.record import DataRecord, Drawing, Outcome, Setup, StudyRecord
 from studies.storage import locked
 
 LONGEST_NAME = 200
@@ -72,48 +72,64 @@ class SearchStudy(Study):
         balanced = self.space.balance and self.record.sampler != "grid"
         return {self.space.balance: self._level(slot)} if self.space.balance and balanced else {}
 
-    def _ask(self, drawn: DrawnStudy, slot: int, slots: Slots, drawing: Drawing) -> Claim | None:
-        chosen = resolve_sampler(drawing.sampler, bool(self.space.levels), drawing.parallel)
+    def _draw(self, known: Sequence[FrozenTrial], begun: FrozenTrial, drawing: Drawing) -> Claim | None:
+        slot = record.slot_of(begun) or 0
         seed = derived_seed(self.record.seed, SAMPLING, slot)
+        chosen = resolve_sampler(drawing.sampler, bool(self.space.levels), drawing.parallel)
+        drawn = DrawnStudy(self.optuna, shown(known, seed))
         drawn.sampler = build_sampler(chosen, seed, self._fixed(slot))
-        trial = drawn.ask()
-        values = self.space.suggest(trial)
+        values = self.space.suggest(optuna.Trial(drawn, begun._trial_id))
         try:
             configuration = self.space.configure(values)
         except ValueError as error:
             outcome = Outcome(reason="invalid", message=str(error))
-            self._write_drawn(drawn, trial._trial_id, {})
-            self._close(trial._trial_id, TrialState.FAIL, outcome, History(), None)
+            self._write_drawn(drawn, begun._trial_id, {})
+            self.close(begun._trial_id, TrialState.FAIL, outcome)
             return None
-        repeat = _repeat(slots, slot, configuration.fingerprint())
-        setup = Setup(
-            seed=derived_seed(self.record.seed, TRAINING, repeat),
-            repeat=repeat,
-            fingerprint=configuration.fingerprint(),
-            configuration=configuration.tree(),
-            sampler=chosen,
-            pruner=self.pruner,
-            parallel=drawing.parallel,
-            ahead=drawing.ahead,
-        )
-        self._write_drawn(drawn, trial._trial_id, {record.SETUP: setup.model_dump(mode="json")})
-        return Claim(
-            optuna.Trial(self.optuna, trial._trial_id), slot, configuration, setup.seed, self.record.split
-        )
 
+        def decide() -> int:
+            """Write the setup under the lock, so that no other slot has the same repeat."""
+            repeat = self._repeat(known, slot, configuration.fingerprint())
+            setup = Setup(
+                seed=derived_seed(self.record.seed, TRAINING, repeat),
+                repeat=repeat,
+                fingerprint=configuration.fingerprint(),
+                configuration=configuration.tree(),
+                sampler=chosen,
+                pruner=self.pruner,
+                parallel=drawing.parallel,
+                ahead=drawing.ahead,
+            )
+            self._write_drawn(drawn, begun._trial_id, {record.SETUP: setup.model_dump(mode="json")})
+            return setup.seed
 
-def _repeat(slots: Slots, slot: int, fingerprint: str) -> int:
-    """How often the configuration was asked for before, by other slots; a retry keeps its own number."""
-    repeats = [-1]
-    for other, trials in slots.attempts.items():
-        for trial in trials:
-            setup: Mapping[str, Any] = trial.user_attrs.get(record.SETUP, {})
-            if setup.get("fingerprint") != fingerprint:
+        training_seed = locked(self.storage, self.name, decide)
+        trial = optuna.Trial(self.optuna, begun._trial_id)
+        return Claim(trial, slot, configuration, training_seed, self.record.split)
+
+    def _repeat(self, known: Sequence[FrozenTrial], slot: int, fingerprint: str) -> int:
+        """How often the configuration was asked for before, by other slots; a retry keeps its own number."""
+        repeats = [-1]
+        for other, setup in self._setups(known):
+            if setup["fingerprint"] != fingerprint:
                 continue
             if other == slot:
                 return int(setup["repeat"])
             repeats.append(int(setup["repeat"]))
-    return max(repeats) + 1
+        return max(repeats) + 1
+
+    def _setups(self, known: Sequence[FrozenTrial]) -> list[tuple[int | None, Mapping[str, Any]]]:
+        """The slots and setups of all attempts: those of the known ones, and what was written since."""
+        decided = [trial for trial in known if record.SETUP in trial.user_attrs]
+        keys = {record.SLOT, record.SETUP}
+        without = [trial._trial_id for trial in known if record.SETUP not in trial.user_attrs]
+        newest = max(trial._trial_id for trial in known)
+        written = read_attributes(self.storage, self.study_id, keys, without, newest)
+        return [
+            (attributes.get(record.SLOT), attributes[record.SETUP])
+            for attributes in [*(trial.user_attrs for trial in decided), *written]
+            if record.SETUP in attributes
+        ]
 
 
 def open_study(

@@ -23,11 +23,11 @@ PATIENCE = 120
 class Node:
     """A node: ``ray start``, and all that it starts."""
 
-    def __init__(self, folder: Path, words: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, words: list[str], environment: dict[str, str], cpus: int) -> None:
         """Return when it is ready."""
         self._log = folder / f"node-{time.monotonic_ns()}.log"
         program = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats"]
-        program += ["--num-cpus=1", "--object-store-memory=100000000", *words]
+        program += [f"--num-cpus={cpus}", "--object-store-memory=100000000", *words]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 program, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -44,6 +44,10 @@ class Node:
             return os.getsid(pid) == self._process.pid
         return False
 
+    def workers(self) -> list[int]:
+        """The processes that run an actor."""
+        return [pid for pid in _processes() if self.runs(pid) and _title(pid).startswith("ray::_Actor")]
+
     def kill(self) -> None:
         """Let the node vanish: SIGKILL to all its processes at once."""
         while pids := [pid for pid in _processes() if self.runs(pid)]:
@@ -57,9 +61,10 @@ class Node:
 class RayCluster:
     """A cluster whose token only the holder of ``environment`` has."""
 
-    def __init__(self, folder: Path) -> None:
-        """Start the first node, with one core."""
+    def __init__(self, folder: Path, cpus: int) -> None:
+        """Start the first node; each counts as having ``cpus`` cores."""
         self.folder = folder
+        self._cpus = cpus
         self.token = secrets.token_hex(32)
         with socket.create_server(("", 0)) as free:
             port = free.getsockname()[1]
@@ -76,7 +81,7 @@ class RayCluster:
         return {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
 
     def add_node(self) -> Node:
-        """Start one more node, with one core."""
+        """Start one more node."""
         return self._start([f"--address={self.address}"])
 
     def kill(self) -> None:
@@ -85,15 +90,15 @@ class RayCluster:
             node.kill()
 
     def _start(self, words: list[str]) -> Node:
-        self.nodes.append(Node(self.folder, words, self.environment))
+        self.nodes.append(Node(self.folder, words, self.environment, self._cpus))
         return self.nodes[-1]
 
 
 @contextmanager
-def ray_cluster() -> Iterator[RayCluster]:
+def ray_cluster(cpus: int = 1) -> Iterator[RayCluster]:
     """A cluster of one node, to which others can be added, as long as the ``with`` block runs."""
     folder = Path(tempfile.mkdtemp(prefix="r"))  # short, since the paths of sockets may have 107 characters
-    cluster = RayCluster(folder)
+    cluster = RayCluster(folder, cpus)
     try:
         yield cluster
     finally:
@@ -105,6 +110,13 @@ def _processes() -> list[int]:
     """All processes that have not ended."""
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     return [pid for pid in pids if not _is_zombie(pid)]
+
+
+def _title(pid: int) -> str:
+    """The command line, or what the process calls itself."""
+    with contextlib.suppress(OSError):
+        return (Path("/proc") / str(pid) / "cmdline").read_bytes().decode(errors="replace")
+    return ""
 
 
 def _is_zombie(pid: int) -> bool:

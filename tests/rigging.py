@@ -1,7 +1,7 @@
 """Real processes that fail at a chosen point, and whose times are short: for tests.
 
 Run as a program it is ``cifar-search`` as $CIFAR_SEARCH_TEST_RIG says. Its workers are too, since a worker
-process reads the main program of its parent first.
+process reads the main program of its parent first, and a Ray actor is sent the class that it is of.
 """
 
 from __future__ import annotations
@@ -144,9 +144,22 @@ def rigged_worker(rig: Rig, *arguments: Any) -> None:
     workers._main(*arguments)
 
 
+def rig_actors(rig: Rig) -> None:
+    """Let the Ray actors that this process starts be rigged."""
+    from search.cluster import ray_workers
+
+    class _Actor(ray_workers._Actor):
+        def work(self, *arguments: Any) -> str:
+            rig.install()
+            return super().work(*arguments)
+
+    ray_workers._Actor = _Actor  # type: ignore[misc]
+
+
 if __name__ in ("__main__", "__mp_main__"):
     Rig.of_environment().install()
 if __name__ == "__main__":
     from search.cli import main
 
+    rig_actors(Rig.of_environment())
     sys.exit(main())

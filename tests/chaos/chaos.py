@@ -1,9 +1,10 @@
 """A search whose processes and database are ended at random, again and again: nothing may be lost or doubled.
 
-    python tests/chaos/chaos.py --database postgresql --slots 100 --seed 0
+    python tests/chaos/chaos.py --database postgresql --slots 100 --seed 0 [--ray]
 
 Four workers train small networks on scikit-learn's digits, in a study on a database server that is started
-for this alone. Every few seconds something happens to them, in an order that the seed decides (when it
+for this alone; with ``--ray`` they are actors on a Ray cluster of two nodes, of which the second is killed
+and replaced too. Every few seconds something happens to them, in an order that the seed decides (when it
 happens, the machine does). At the end the rows of the database are counted with plain SQL, results are
 compared with trainings that nothing disturbed, and the figures are stored in ``tests/chaos/results/``.
 """
@@ -19,8 +20,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,9 @@ sys.path.append(str(Path(__file__).parents[1]))  # what tests share
 
 from benchmarks.recording import Table, load, store
 from private_servers import SERVERS, MissingError, PrivateServer, private_server
+from ray_cluster import RayCluster, ray_cluster
 from verdict import Verdict
-from victims import PATIENCE, RIG, Search
+from victims import PATIENCE, RIG, RaySearch, Search
 
 RESULTS = Path(__file__).parent / "results"
 WORKERS = 4
@@ -40,12 +43,15 @@ KINDS = {
     "coordinator killed (SIGKILL) and started again": 1,
     "coordinator told to leave (SIGTERM) and started again": 1,
     "database crashed and started again": 2,
+    "node killed (SIGKILL to all its processes) and another started": 2,
 }
 """How often each comes in a round, whose order is drawn. Before the first round each comes once."""
-KILL, STOP, TERM, COORDINATOR, COORDINATOR_TERM, DATABASE = KINDS
+KILL, STOP, TERM, COORDINATOR, COORDINATOR_TERM, DATABASE, NODE = KINDS
 MORE = 10
 PAUSE = (0.5, 3.5)
 """Least and most seconds between two faults."""
+RAY_PAUSE = (2.0, 14.0)
+"""The same with Ray, which starts an actor anew in ten times as long as a fork takes."""
 COMPARED = 20
 """Slots at most that are trained again, those first that took several attempts."""
 
@@ -110,13 +116,18 @@ class Outcome:
 class Chaos:
     """Faults, one after the other."""
 
-    def __init__(self, search: Search, server: PrivateServer | None, seed: int) -> None:
-        """``server`` is what is crashed; None: the database is not."""
+    def __init__(
+        self, search: Search, server: PrivateServer | None, cluster: RayCluster | None, seed: int
+    ) -> None:
+        """``server`` is what is crashed, and ``cluster`` what loses nodes; None: there is no such fault."""
         self._search = search
         self._server = server
+        self._cluster = cluster
+        self._pause = RAY_PAUSE if cluster else PAUSE
         self._random = random.Random(seed)
         self._stopped: dict[int, float] = {}
-        self.faults = Counter({kind: 0 for kind in KINDS if server or kind != DATABASE})
+        without = {DATABASE: not server, NODE: not cluster}
+        self.faults = Counter({kind: 0 for kind in KINDS if not without.get(kind)})
         self._round = self._random.sample(list(self.faults), len(self.faults))  # at first one of each
         self.refused = 0
         self.unexpected: list[str] = []
@@ -133,7 +144,7 @@ class Chaos:
 
     def _has_ended(self, deadline: float) -> bool:
         """Wait until it is time for the next fault, or the search has ended; see that it goes on."""
-        due = time.monotonic() + self._random.uniform(*PAUSE)
+        due = time.monotonic() + self._random.uniform(*self._pause)
         while time.monotonic() < due:
             self._wake(time.monotonic())
             code = self._search.coordinator.poll()
@@ -178,6 +189,8 @@ class Chaos:
         """Let a fault happen; false if there is nothing for it to happen to."""
         if kind == DATABASE:
             return self._crash_database()
+        if kind == NODE:
+            return self._kill_node()
         if kind in (COORDINATOR, COORDINATOR_TERM):
             return self._end_coordinator(signal.SIGKILL if kind == COORDINATOR else signal.SIGTERM)
         workers = sorted(set(self._search.workers()) - self._stopped.keys())
@@ -193,6 +206,13 @@ class Chaos:
         self._server.crash()
         time.sleep(self._random.uniform(0, 2))
         self._server.start()
+        return True
+
+    def _kill_node(self) -> bool:
+        assert self._cluster is not None
+        self._cluster.nodes.pop().kill()
+        time.sleep(self._random.uniform(0, 2))
+        self._cluster.add_node()
         return True
 
     def _end_coordinator(self, number: signal.Signals) -> bool:
@@ -243,8 +263,22 @@ def database(kind: str, folder: Path) -> Iterator[tuple[str, PrivateServer | Non
         yield server.url, server
 
 
+@contextmanager
+def two_nodes() -> Iterator[RayCluster]:
+    """A Ray cluster with room for all workers."""
+    with ray_cluster(cpus=WORKERS // 2) as cluster:
+        cluster.add_node()
+        yield cluster
+
+
 def run(
-    kind: str, slots: int, seed: int, minutes: float = 15, train_size: int = 600, keep_log: Path | None = None
+    kind: str,
+    slots: int,
+    seed: int,
+    ray: bool = False,
+    minutes: float = 15,
+    train_size: int = 600,
+    keep_log: Path | None = None,
 ) -> Outcome:
     """One chaos run.
 
@@ -253,14 +287,13 @@ def run(
     """
     with (
         tempfile.TemporaryDirectory(prefix="cifar-search-chaos-") as name,
-        database(kind, Path(name)) as (
-            url,
-            server,
-        ),
+        database(kind, Path(name)) as (url, server),
+        two_nodes() if ray else nullcontext() as cluster,
     ):
         folder = Path(name)
-        search = Search(folder, url, slots, WORKERS, seed, train_size)
-        chaos, begin = Chaos(search, server, seed), time.monotonic()
+        make = partial(RaySearch, cluster) if cluster else Search
+        search = make(folder, url, slots, WORKERS, seed, train_size)
+        chaos, begin = Chaos(search, server, cluster, seed), time.monotonic()
         try:
             chaos.run(begin + 60 * minutes)
             seconds = time.monotonic() - begin
@@ -303,6 +336,7 @@ def main() -> int:
     """Run as the command says; return 1 if anything was lost."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--database", choices=[*SERVERS, "sqlite"], required=True)
+    parser.add_argument("--ray", action="store_true", help="workers are actors on a cluster of two nodes")
     parser.add_argument("--slots", type=int, default=100, help="more if not all has happened by then")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=15, help="give up after this time")
@@ -312,16 +346,20 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through what cleans up
     load_before = load()
     try:
-        outcome = run(options.database, options.slots, options.seed, options.minutes, keep_log=options.log)
+        outcome = run(
+            *(options.database, options.slots, options.seed, options.ray, options.minutes),
+            keep_log=options.log,
+        )
     except MissingError as error:
         print(f"chaos: cannot run here: {error}")
         return 2
-    outcome.table(f"{options.database}, seed {options.seed}").show()
-    settings = {"database": options.database, "seed": options.seed, "workers": WORKERS}
+    name = f"{options.database}{'-ray' if options.ray else ''}"
+    outcome.table(f"{name}, seed {options.seed}").show()
+    settings = {"database": options.database, "ray": options.ray, "seed": options.seed, "workers": WORKERS}
     settings |= {"rig": asdict(RIG), "load_before": load_before}
     path = store(
         "chaos",
-        options.output or RESULTS / f"{options.database}.json",
+        options.output or RESULTS / f"{name}.json",
         settings,
         {"outcome": asdict(outcome)},
     )

@@ -46,7 +46,8 @@ class Attempt:
 
     @property
     def counts_as_failure(self) -> bool:
-        return self.state == "FAIL" and self.reason not in UNCOUNTED
+        begun = "setup" in self.attributes or self.reason not in ("killed", "lost")
+        return self.state == "FAIL" and begun and self.reason not in UNCOUNTED
 
 
 class Verdict:

@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import rigging
+from ray_cluster import RayCluster
 from rigging import Rig
 
 STUDY = "chaos"
@@ -88,7 +90,7 @@ class Search:
         return [pid for pid, parent in self._session(self.coordinator.pid) if is_fork_server(parent)]
 
     def left(self) -> list[int]:
-        """The living processes of all commands that have been started."""
+        """The living processes of all commands that have been started, and their workers."""
         return [pid for command in self._commands for pid, _ in self._session(command.pid)]
 
     def end(self) -> None:
@@ -105,6 +107,25 @@ class Search:
         for pid, (state, parent, session) in processes().items():
             if session == number and state not in "ZX":
                 yield pid, parent
+
+
+class RaySearch(Search):
+    """One whose workers are actors on a cluster."""
+
+    def __init__(self, cluster: RayCluster, *arguments: Any) -> None:
+        """Get ready; nothing is started. The other arguments are those of ``Search``."""
+        super().__init__(*arguments)
+        self._cluster = cluster
+        self._words += ["--ray", cluster.address]
+        self._environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": cluster.token}
+
+    def workers(self) -> list[int]:
+        """The living actors."""
+        return [pid for node in self._cluster.nodes for pid in node.workers()]
+
+    def left(self) -> list[int]:
+        """The living processes of all commands that have been started, and actors."""
+        return super().left() + self.workers()
 
 
 def processes() -> Mapping[int, tuple[str, int, int]]:

@@ -204,8 +204,9 @@ def ended(process: BaseProcess) -> int:
 
 
 KILLS: dict[str, tuple[Fault, int, int]] = {
-    "before the first sign of life": (Fault("studies.lasting:LastingStorage.record_heartbeat", "kill"), 0, 0),
-    "before it runs": (Fault("studies.study:SearchStudy._ask", "kill"), 0, 0),
+    "before the first sign of life": (Fault("studies.lasting:LastingStorage.record_heartbeat", "kill"), 1, 0),
+    "before it is drawn": (Fault("studies.study:SearchStudy._draw", "kill"), 1, 0),
+    "before what was drawn is written": (Fault("studies.base:Study._write_drawn", "kill"), 1, 0),
     "right after the claim": (Fault("studies.base:Study.claim", "kill", after=True), 1, 0),
     "in training": (Fault("search.training.engine:Run.end_epoch", "kill", call=3), 1, 2),
     "in the middle of writing a checkpoint": (
@@ -216,7 +217,11 @@ KILLS: dict[str, tuple[Fault, int, int]] = {
     "before a checkpoint is renamed": (Fault("pathlib:Path.replace", "kill", call=2), 1, 1),
     "after a checkpoint": (Fault("search.checkpoints:Checkpoints.save", "kill", call=2, after=True), 1, 2),
     "before the result": (Fault("studies.base:Study.close", "kill"), 1, EPOCHS - 1),
-    "between outcome and state": (Fault("optuna.study:Study.tell", "kill"), 1, EPOCHS - 1),
+    "in the middle of writing the result": (
+        Fault("optuna.storages:RDBStorage._set_trial_value_without_commit", "kill"),
+        1,
+        EPOCHS - 1,
+    ),
 }
 """Where a worker is killed in its first trial, the attempts that this costs, and the epochs kept."""
 
@@ -246,7 +251,7 @@ def test_after_a_kill_the_next_worker_goes_on_from_the_checkpoint(
 def test_a_worker_killed_after_its_result_has_closed_the_slot(
     begin: Begin, study: SearchStudy, undisturbed: Results
 ) -> None:
-    assert ended(begin(Fault("optuna.study:Study.tell", "kill", after=True))) == -signal.SIGKILL
+    assert ended(begin(Fault("studies.base:end_trial", "kill", after=True))) == -signal.SIGKILL
     assert seconds_kept(study)
     assert ended(begin()) == 0
     assert closed_once(study)
@@ -263,15 +268,15 @@ def test_a_worker_killed_between_failing_a_dead_ones_trial_and_its_retry_loses_n
     in_training = Fault("search.training.engine:Run.end_epoch", "kill", call=3)
     assert ended(begin(in_training)) == -signal.SIGKILL
     kept = seconds_kept(study)
-    assert ended(begin(Fault("studies.base:Study._close", "kill", after=True))) == -signal.SIGKILL
+    assert ended(begin(Fault("studies.base:Study.close", "kill", after=True))) == -signal.SIGKILL
     assert [trial.state for trial in study.trials()] == [TrialState.FAIL]
-    assert ended(begin(Fault("studies.base:Study._enqueue", "kill", after=True))) == -signal.SIGKILL
-    assert [trial.state for trial in study.trials()] == [TrialState.FAIL, TrialState.WAITING]
+    assert ended(begin(Fault("studies.base:Study._new_attempt", "kill", after=True))) == -signal.SIGKILL
+    assert [trial.state for trial in study.trials()] == [TrialState.FAIL, TrialState.RUNNING]
     assert ended(begin()) == 0
     assert closed_once(study)
     assert results(study) == undisturbed
-    assert len(attempts(study)) == 2
-    assert history_of(attempts(study)[1]).seconds[:2] == kept
+    assert [outcome_of(trial).reason for trial in attempts(study)] == ["killed", "killed", "finished"]
+    assert history_of(attempts(study)[2]).seconds[:2] == kept
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -137,7 +138,13 @@ def test_reports_wait_until_they_are_written(study: SearchStudy, monkeypatch: py
     assert study.trials()[0].intermediate_values[1] == 0.5
 
 
-def test_what_other_processes_did_counts_from_the_next_writing_on(study: SearchStudy) -> None:
+@pytest.mark.parametrize(
+    ("share", "begins", "known"), [(math.inf, False, True), (1e-9, False, False), (1e-9, True, True)]
+)
+def test_what_others_did_counts_from_the_next_writing_on_if_reading_takes_little_time_or_a_trial_begins(
+    study: SearchStudy, share: float, begins: bool, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "SHARE", share)
     study.optuna.pruner = build_pruner("asha", EPOCHS, 0.1)
     reports, mine = LiveReports(study), claim(study)
     reports.begin(mine.trial_id)
@@ -151,8 +158,10 @@ def test_what_other_processes_did_counts_from_the_next_writing_on(study: SearchS
     reports.report(mine.trial_id, 2, 0.4)
     assert not reports.should_prune(mine.trial_id)
     reports.write()
+    if begins:
+        reports.begin(claim(study).trial_id)
     reports.report(mine.trial_id, 4, 0.4)
-    assert reports.should_prune(mine.trial_id)
+    assert reports.should_prune(mine.trial_id) == known
 
 
 def test_a_trial_that_somebody_else_ended_is_said_to_be_given_away(study: SearchStudy) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from studies.record import OUTCOME, SLOT
+from studies.record import OUTCOME, SETUP, SLOT
 from studies.slots import ATTEMPTS, Slots
 
 RUNNING, WAITING, FAIL = TrialState.RUNNING, TrialState.WAITING, TrialState.FAIL
 COMPLETE, PRUNED = TrialState.COMPLETE, TrialState.PRUNED
 
 
-def attempt(slot: int | None, state: TrialState, reason: str | None = None) -> FrozenTrial:
+def attempt(
+    slot: int | None, state: TrialState, reason: str | None = None, begun: bool = True
+) -> FrozenTrial:
     attributes: dict[str, object] = {} if slot is None else {SLOT: slot}
+    if begun:
+        attributes[SETUP] = {"seed": 1}
     if reason:
         attributes[OUTCOME] = {"reason": reason}
     return create_trial(state=state, value=0.5 if state == COMPLETE else None, user_attrs=attributes)
@@ -33,6 +37,11 @@ def failures(slot: int, *reasons: str | None) -> list[FrozenTrial]:
         (failures(0, "error", "error"), False, False),
         (failures(0, "error", "lost", "error"), True, True),
         (failures(0, "error", None, None), True, True),
+        (failures(0, "killed", "lost", "killed"), True, True),
+        ([attempt(0, FAIL, "killed", begun=False)] * 5, False, False),
+        ([attempt(0, FAIL, "lost", begun=False), *failures(0, "killed", "killed")], False, False),
+        ([attempt(0, FAIL, "error", begun=False)] * 3, True, True),
+        ([attempt(0, FAIL, "invalid", begun=False)], True, True),
         (failures(0, "out of memory"), True, True),
         (failures(0, "invalid"), True, True),
         (failures(0, *["interrupted"] * 5), False, False),

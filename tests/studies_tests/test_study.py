@@ -368,10 +368,11 @@ def test_trials_of_a_dead_process_of_this_machine_are_open_again_at_once(
 def die_while_drawing(study: SearchStudy, dead_worker: str) -> None:
     """What is left of a worker that was killed when it had drawn the first parameter."""
     slots = study.slots()
-    queued = study._queued(study.trials(), slots, dead_worker)
+    study._begin(dead_worker)
+    begun = study.trials()[-1]
     study.optuna.sampler = optuna.samplers.RandomSampler(seed=99)
-    study.space.parameters[0].suggest(study.optuna.ask())
-    assert record.slot_of(queued) == slots.next_open()
+    study.space.parameters[0].suggest(optuna.Trial(study.optuna, begun._trial_id))
+    assert record.slot_of(begun) == slots.next_open()
 
 
 def objective(claim: Claim) -> float:
@@ -566,14 +567,53 @@ def test_long_curves_are_kept_in_pieces(storage: RDBStorage) -> None:
     assert record.history_of(study.trials()[0]) == history
 
 
-def test_a_claim_has_given_a_sign_of_life_before_it_runs(storage: RDBStorage) -> None:
+def test_a_claim_has_given_a_sign_of_life(storage: RDBStorage) -> None:
     study = open_study(storage, "s", wanted(), 1)
-    slots = study.slots()
-    study._queued(study.trials(), slots, ME)
-    waiting = study.trials()[0]
-    assert waiting.state == TrialState.WAITING
-    storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
-    assert heartbeat.silent_trials(storage, study.study_id, grace=-1) == [waiting._trial_id]
+    claim = claimed(study)
+    assert heartbeat.silent_trials(storage, study.study_id, grace=-1) == [claim.trial_id]
+
+
+def test_slots_that_are_claimed_at_once_are_others_and_the_same_configuration_has_other_seeds(
+    database_url: str,
+) -> None:
+    """Of six points, each asked for four times, claimed by four threads that share nothing."""
+    seeds: list[tuple[str, int, int]] = []
+    barrier = threading.Barrier(4)
+
+    def claim_all() -> None:
+        with closing(open_storage(database_url, create=False, write=True)) as own:
+            study = SearchStudy(own, "s")
+            barrier.wait(60)
+            while claim := study.claim(ME, Drawing(sampler="grid", parallel=4)):
+                seeds.append((claim.configuration.fingerprint(), claim.slot, claim.seed))
+
+    with closing(open_storage(database_url, create=True)) as storage:
+        open_study(storage, "s", wanted(GRID, sampler="grid", repeat=4), 24)
+        threads = [threading.Thread(target=claim_all) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(slot for _, slot, _ in seeds) == list(range(24))
+    by_point = Counter(point for point, _, _ in seeds)
+    assert sorted(by_point.values()) == [4] * 6
+    assert len({(point, seed) for point, _, seed in seeds}) == 24
+    assert len({seed for _, _, seed in seeds}) == 4
+
+
+def test_a_trial_that_is_given_away_while_it_is_drawn_is_not_begun(storage: RDBStorage) -> None:
+    study = open_study(storage, "s", wanted(), 1)
+    draw, other = study._draw, SearchStudy(storage, "s")
+
+    def slowly(*arguments: Any) -> Claim | None:
+        other.fail_lost([ME], "lost")
+        return draw(*arguments)
+
+    study._draw = slowly  # type: ignore[method-assign]
+    assert study.claim(ME, Drawing(sampler="random")) is None
+    (given_away,) = study.trials()
+    assert (given_away.state, record.SETUP in given_away.user_attrs) == (TrialState.FAIL, False)
+    assert claimed(other).slot == 0
 
 
 def pruned_at(pruner: optuna.pruners.BasePruner, earlier: list[int], epochs: int = 30) -> int | None:
