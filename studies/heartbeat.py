@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -32,7 +32,8 @@ _PAUSE = 1.0
 def silent_trials(storage: RDBStorage, study_id: int, grace: float = GRACE) -> list[int]:
     """Ids of the study's running trials that gave no sign of life for ``grace`` seconds.
 
-    A running trial that never gave one is given its first, so that it is silent a grace period later.
+    A running trial that never gave one is given its first, so that it is silent a grace period later; so is
+    one whose last one lies in the future, since the database's clock was set back.
     """
     query = (
         sa.select(TrialModel.trial_id, TrialHeartbeatModel.heartbeat, sa.func.now())
@@ -40,15 +41,22 @@ def silent_trials(storage: RDBStorage, study_id: int, grace: float = GRACE) -> l
         .where(TrialModel.study_id == study_id, TrialModel.state == TrialState.RUNNING)
     )
     rows = lasting(storage.engine, lambda: _rows(storage.engine, query))
-    new = [trial_id for trial_id, heartbeat, _ in rows if heartbeat is None]
-    if new:
-        lasting(storage.engine, lambda: record_heartbeats(storage, new))
+    silences = {trial_id: _silence(heartbeat, now) for trial_id, heartbeat, now in rows}
+    unknown = [trial_id for trial_id, silence in silences.items() if silence is None]
+    if unknown:
+        lasting(storage.engine, lambda: record_heartbeats(storage, unknown))
     return [
-        trial_id
-        for trial_id, heartbeat, now in rows
-        if heartbeat is not None
-        and now.replace(tzinfo=None) - heartbeat.replace(tzinfo=None) > timedelta(seconds=grace)
+        trial_id for trial_id, silence in silences.items() if silence and silence > timedelta(seconds=grace)
     ]
+
+
+def _silence(heartbeat: datetime | None, now: datetime) -> timedelta | None:
+    """Since the last sign of life; None if there was none, or if it is yet to come by more than a second, as
+    one of a transaction beside this one may be."""
+    if heartbeat is None:
+        return None
+    silence = now.replace(tzinfo=None) - heartbeat.replace(tzinfo=None)
+    return None if silence < -timedelta(seconds=1) else max(silence, timedelta(0))
 
 
 def _rows(engine: sa.Engine, query: sa.Select[Any]) -> Sequence[Any]:

@@ -82,6 +82,10 @@ class PrivateServer(ABC):
         self._process.send_signal(self.crash_signal)
         self._process.wait(PATIENCE)
 
+    def has_ended(self) -> bool:
+        """Whether it has given up by itself."""
+        return self._process is not None and self._process.poll() is not None
+
     def close(self) -> None:
         """End it."""
         if self._process is not None:
@@ -184,13 +188,13 @@ def program(name: str) -> str:
 
 
 @contextmanager
-def private_server(backend: str) -> Iterator[PrivateServer]:
-    """A running server of this kind, which is gone when the ``with`` block ends.
+def private_server(backend: str, parent: Path | None = None) -> Iterator[PrivateServer]:
+    """A running server of this kind, gone when the ``with`` block ends; its folder is made in ``parent``.
 
     Raises:
         MissingError: it cannot be started here.
     """
-    folder = Path(tempfile.mkdtemp(prefix="cifar-search-"))
+    folder = Path(tempfile.mkdtemp(prefix="cifar-search-", dir=parent))
     server = None
     try:
         server = SERVERS[backend](folder)

@@ -50,8 +50,8 @@ KILL, STOP, TERM, COORDINATOR, COORDINATOR_TERM, DATABASE, NODE = KINDS
 MORE = 10
 PAUSE = (0.5, 3.5)
 """Least and most seconds between two faults."""
-RAY_PAUSE = (2.0, 14.0)
-"""The same with Ray, which starts an actor anew in ten times as long as a fork takes."""
+RAY_PAUSE = (2.0, 10.0)
+"""The same with Ray."""
 COMPARED = 20
 """Slots at most that are trained again, those first that took several attempts."""
 

@@ -17,17 +17,19 @@ from rigging import Rig
 
 STUDY = "chaos"
 EPOCHS = 6
-SPACE = f"""
+RAY_EPOCHS = 40
+"""Of a training by an actor, which takes ten times as long to be started anew as a fork does."""
+SPACE = """
 question: Does a search lose anything?
 base:
-  augmentation: {{shift: 1}}
-  model: {{name: vgg, widths: [16, 32], convolutions: 1, head: 0, dropout: 0.1}}
-  optimizer: {{name: sgd, lr: 0.05, momentum: 0.9, nesterov: true}}
-  schedule: {{name: cosine}}
-  training: {{epochs: {EPOCHS}, batch_size: 32, ema: 0.9}}
+  augmentation: {shift: 1}
+  model: {name: vgg, widths: [16, 32], convolutions: 1, head: 0, dropout: 0.1}
+  optimizer: {name: sgd, lr: 0.05, momentum: 0.9, nesterov: true}
+  schedule: {name: cosine}
+  training: {batch_size: 32, ema: 0.9}
 parameters:
-  optimizer.lr: {{float: [1e-3, 0.2], log: true, role: nuisance}}
-  model.dropout: {{float: [0.0, 0.5], role: scientific}}
+  optimizer.lr: {float: [1e-3, 0.2], log: true, role: nuisance}
+  model.dropout: {float: [0.0, 0.5], role: scientific}
 """
 RIG = Rig(every=0.3, interval=0.5, grace=4.0)
 """A thirtieth of the times that the program has between two checkpoints, and as the grace period."""
@@ -38,6 +40,8 @@ PATIENCE = 60.0
 class Search:
     """One study of a folder, and the command that leads it: started, ended, and started again."""
 
+    epochs = EPOCHS
+
     def __init__(self, folder: Path, url: str, slots: int, workers: int, seed: int, train_size: int) -> None:
         """Get ready; nothing is started."""
         self.slots = slots
@@ -46,7 +50,7 @@ class Search:
         self._words = [
             *("run", "--space", "./space.yaml", "--study", STUDY, "--storage", url, "--dataset", "digits"),
             *("--workers", str(workers), "--train-size", str(train_size)),
-            *("--seed", str(seed), "--pruner", "none"),
+            *("--seed", str(seed), "--pruner", "none", "--epochs", str(self.epochs)),
         ]
         self._environment = RIG.environment() | {
             "CIFAR_SEARCH_DATA": str(folder / "data"),
@@ -111,6 +115,8 @@ class Search:
 
 class RaySearch(Search):
     """One whose workers are actors on a cluster."""
+
+    epochs = RAY_EPOCHS
 
     def __init__(self, cluster: RayCluster, *arguments: Any) -> None:
         """Get ready; nothing is started. The other arguments are those of ``Search``."""

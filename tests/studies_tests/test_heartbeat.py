@@ -81,6 +81,19 @@ def test_a_trial_without_a_sign_of_life_is_given_its_first(storage: RDBStorage, 
     assert silent_trials(storage, study._study_id) == [trial_id]
 
 
+def test_when_the_clock_is_set_back_the_living_stay_and_the_dead_are_missed_a_grace_period_later(
+    storage: RDBStorage, study: optuna.Study
+) -> None:
+    living, dead = running(study), running(study)
+    for trial_id in (living, dead):
+        set_back(storage, trial_id, -3600)  # as if it was given before the clock was set back by an hour
+    assert silent_trials(storage, study._study_id, grace=5) == []
+    set_back(storage, dead, 10)
+    set_back(storage, living, 10)
+    storage.record_heartbeat(living)
+    assert silent_trials(storage, study._study_id, grace=5) == [dead]
+
+
 def test_the_clock_of_this_machine_has_no_say(
     storage: RDBStorage, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,13 +1,22 @@
-"""A disk that is full under an SQLite database: calls wait for room, and what was written stays valid."""
+"""A disk that is full under a database: calls wait for room, and what was written stays valid."""
 
 from __future__ import annotations
 
 import json
+import secrets
+import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+
+import optuna
+import pytest
+from private_servers import SERVERS, MissingError, PrivateServer, private_server
 
 from studies.storage import open_storage
 
@@ -76,3 +85,70 @@ def test_disk_that_stays_full_is_one_clean_line_and_what_was_written_is_valid(tm
     assert "\n" not in str(answer["error"])
     assert 0 < int(str(answer["written"])) < 40
     assert notes(url) == answer["written"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 400 MB of its own, which only the superuser may make."""
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=400m,mode=755", "tmpfs", str(tmp_path)]
+    if not shutil.which("mount") or subprocess.run(mounted, capture_output=True).returncode:
+        pytest.skip("no disk of its own can be mounted here")
+    yield tmp_path
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", SERVERS)
+def test_full_disk_of_a_server_is_waited_for(backend: str, small_disk: Path) -> None:
+    try:
+        with private_server(backend, small_disk) as server:
+            write_to_a_full_disk(server, small_disk / "filler")
+    except MissingError as error:
+        pytest.skip(str(error))
+
+
+def write_to_a_full_disk(server: PrivateServer, filler: Path) -> None:
+    """Write more than there is room for; make room, with what an operator would do, once nothing goes on."""
+    pieces = [secrets.token_hex(20_000) for _ in range(400)]
+    written: list[str] = []
+    with closing(open_storage(server.url, create=True)) as storage:
+        study = optuna.create_study(study_name="s", storage=storage)
+
+        def write() -> None:
+            for number, piece in enumerate(pieces):
+                study.set_user_attr(f"note {number}", piece)
+                written.append(piece)
+
+        fill(filler)
+        writer = threading.Thread(target=write)
+        writer.start()
+        stuck_at = stalled(written)
+        assert stuck_at < len(pieces)
+        filler.unlink()
+        if server.has_ended():  # PostgreSQL does, where its log cannot be written
+            server.start()
+        writer.join(60)
+        assert not writer.is_alive()
+        assert written == pieces
+    with closing(open_storage(server.url, create=False)) as again:
+        kept = again.get_study_user_attrs(study._study_id)
+    assert [kept[f"note {number}"] for number in range(len(pieces))] == pieces
+
+
+def fill(filler: Path) -> None:
+    """Leave 2 MB of room."""
+    free = shutil.disk_usage(filler.parent).free
+    with filler.open("wb") as file:
+        for _ in range((free - 2_000_000) // 1_000_000):
+            file.write(bytes(1_000_000))
+
+
+def stalled(written: list[str]) -> int:
+    """How much was written when nothing more was for five seconds."""
+    count, since, deadline = len(written), time.monotonic(), time.monotonic() + 120
+    while time.monotonic() - since < 5:
+        assert time.monotonic() < deadline, "the disk was never full"
+        if len(written) != count:
+            count, since = len(written), time.monotonic()
+        time.sleep(0.1)
+    return count

@@ -15,9 +15,10 @@ import optuna
 import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from spaces.space import Space
-from studies import heartbeat, record
+from studies import heartbeat, record, writing
 from studies.base import Claim
 from studies.methods import build_pruner, check_pruner, check_sampler, resolve_pruner, resolve_sampler
 from studies.processes import process_name
@@ -349,6 +350,29 @@ def test_a_silent_worker_loses_its_trial_and_comes_too_late(
     finish(study, again, 0.5)
     assert not study.close(again.trial_id, TrialState.COMPLETE, Outcome(reason="finished"), History(), 0.9)
     assert storage.get_trial(again.trial_id).value == 0.5
+
+
+def test_an_end_whose_answer_was_lost_is_recognised_as_our_own_and_only_that(
+    storage: RDBStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, end, calls = open_study(storage, "s", wanted(), 2), writing._end, []
+
+    def losing_the_first_answer(*arguments: Any) -> bool:
+        ended = end(*arguments)
+        calls.append(ended)
+        if len(calls) == 1:
+            raise PoolTimeout
+        return ended
+
+    monkeypatch.setattr(writing, "_end", losing_the_first_answer)
+    mine = claimed(study)
+    assert study.close(mine.trial_id, TrialState.COMPLETE, Outcome(reason="finished"), History(), 0.9)
+    assert calls == [True, False]
+    assert not study.close(mine.trial_id, TrialState.COMPLETE, Outcome(reason="finished"), History(), 0.8)
+    assert not study.close(mine.trial_id, TrialState.COMPLETE, Outcome(reason="finished", epoch=2), None, 0.9)
+    assert not study.close(mine.trial_id, TrialState.FAIL, Outcome(reason="finished"))
+    (trial,) = study.trials()
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.9)
 
 
 def test_trials_of_a_dead_process_of_this_machine_are_open_again_at_once(
