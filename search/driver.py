@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
@@ -66,6 +67,8 @@ class Driver:
         self._reports = LiveReports(study)
         self._heartbeat = Heartbeat(study.storage)
         self._ahead: list[Claim] = []
+        self._drawn: int | None = None
+        """The attempt that is being drawn."""
         self._clock = 0.0
         self._watchdog = Watchdog(self._give_up)
         self._pace: float | None = None
@@ -101,12 +104,20 @@ class Driver:
         return claim
 
     def _claim(self) -> Claim | None:
-        return self._study.claim(self._worker, self._drawing)
+        try:
+            return self._study.claim(self._worker, self._drawing, self._watch_drawing)
+        finally:
+            self._drawn = None
+
+    def _watch_drawing(self, trial_id: int) -> None:
+        self._drawn = trial_id
+        self._watch()
 
     def _watch(self, new: Claim | None = None) -> None:
         """Give signs of life for what is held here."""
         held = [place.claim for place in self._places] + self._ahead + [new]
-        self._heartbeat.watch([claim.trial_id for claim in held if claim])
+        drawn = [] if self._drawn is None else [self._drawn]
+        self._heartbeat.watch([claim.trial_id for claim in held if claim] + drawn)
 
     def _queue_epochs(self) -> None:
         for place in list(self._places):  # one that is crowded out leaves it
@@ -128,7 +139,7 @@ class Driver:
         assert place.run is not None
         place.run.crowded = sum(other.run is not None for other in self._places) > 1
         self._acting = place
-        place.run.watching = partial(self._watchdog.watching, self._usual(place.run))
+        place.run.watching = partial(self._watching, place.run)
         going_on = act()
         self._pace = max(filter(None, (self._pace, place.run.pace)), default=None)
         if going_on:
@@ -139,8 +150,9 @@ class Driver:
             self._places.remove(place)
             torch.cuda.empty_cache()
 
-    def _usual(self, run: TrialRun) -> float | None:
-        return None if self._pace is None else self._pace * run.work
+    def _watching(self, run: TrialRun) -> AbstractContextManager[None]:
+        """Watch over an epoch of a run, which has been built by now, so that its work is known."""
+        return self._watchdog.watching(None if self._pace is None else self._pace * run.work)
 
     def _give_up(self, why: str) -> None:
         """Called beside a thread that hangs: record its trial, and end the process."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+import search
+import spaces
+import studies
 from studies.base import Study
 from studies.record import outcome_of
 
@@ -23,9 +29,21 @@ def device_name(device: torch.device) -> str:
 
 
 def versions() -> dict[str, str]:
-    """The versions that can change a result."""
-    packages = ("torch", "torchvision", "optuna", "cifar-search")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    """The versions that can change a result; that of this program ends in a digest of its code."""
+    packages = {name: version(name) for name in ("torch", "torchvision", "optuna")}
+    ours = f"{version('cifar-search')}+{_code()}"
+    return {"python": platform.python_version(), **packages, "cifar-search": ours}
+
+
+@functools.cache
+def _code() -> str:
+    """Eight hexadecimal digits that differ for every change of the program."""
+    digest = hashlib.sha256()
+    for package in (search, spaces, studies):
+        folder = Path(next(iter(package.__path__)))
+        for file in sorted(folder.rglob("*.py")):
+            digest.update(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def note_differences(study: Study, device: str, screen: Screen) -> None:

@@ -30,9 +30,6 @@ from studies.live import LiveReports
 from studies.record import History, Outcome, Reason
 from studies.storage import StorageError
 
-GOING_ON: frozenset[Reason] = frozenset({"interrupted", "crowded out"})
-"""Ends after which the slot's next attempt goes on from its checkpoint."""
-
 
 @dataclass(frozen=True)
 class Kept:
@@ -262,8 +259,12 @@ class TrialRun:
         self._reports.write()
         written = self._study.close(self._claim.trial_id, state, outcome, history, value, confusion)
         self._reports.end(self._claim.trial_id)
-        if written and outcome.reason not in GOING_ON and self._kept.checkpoints:
+        if written and self._kept.checkpoints and self._closes_its_slot(state):
             self._kept.checkpoints.delete(self._claim.slot)
+
+    def _closes_its_slot(self, state: TrialState) -> bool:
+        """Whether there will be no further attempt, which would go on from the checkpoint."""
+        return state != TrialState.FAIL or self._study.slots().is_closed(self._claim.slot)
 
     def _outcome(self, reason: Reason, message: str = "") -> Outcome:
         reports = self._run.history if self._run else []

@@ -112,6 +112,8 @@ def closing_lines(summary: Summary) -> list[str]:
         f"training took {duration(summary.seconds_trained)} in all; pruning saved about "
         f"{duration(summary.seconds_saved)}"
     )
+    if len(summary.environments) > 1:
+        lines += [f"note: {count} of them trained on {on}" for on, count in summary.environments.items()]
     lines += [f"note: steps were launched operation by operation: {reason}" for reason in summary.eager]
     return lines + [f"note: {notice}" for notice in summary.notices]
 

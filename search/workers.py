@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from search.memory import keep_freed_memory
 from search.placement import Placement
 from studies.processes import process_name
 from studies.record import Drawing
+from studies.urls import StorageError
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -93,7 +95,10 @@ def _main(order: WorkerOrder, device: str) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
     warnings.filterwarnings("ignore", module="optuna")
     parent = multiprocessing.parent_process()
-    work(order, device, lambda: bool(told) or not (parent and parent.is_alive()))
+    try:
+        work(order, device, lambda: bool(told) or not (parent and parent.is_alive()))
+    except (Refusal, StorageError) as error:
+        sys.exit(f"cifar-search: a worker ends: {error}")
 
 
 def _context() -> ForkServerContext:

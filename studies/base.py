@@ -1,14 +1,17 @@
 """What studies of every kind share: slots that workers claim, attempts that are reported and closed.
 
-Optuna is driven by ask and tell. Every decision about slots is made under the study's lock, so that any
-number of workers on any number of machines owe exactly N closed slots together.
+Slots are given out, and the attempts of the dead are ended, under the study's lock, so that any number of
+workers on any number of machines owe exactly N closed slots together. Parameters are drawn without it. An
+attempt is ended in one transaction, by whoever comes first.
 """
 
 from __future__ import annotations
 
+import traceback
+import uuid
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +25,11 @@ from pydantic import BaseModel
 from spaces.config import Configuration
 from spaces.text import unknown
 from studies import record
-from studies.drawing import DrawnStudy
 from studies.heartbeat import silent_trials
 from studies.processes import is_dead
 from studies.record import DataRecord, Drawing, History, Outcome, Reason, SplitSpec
 from studies.slots import Slots
-from studies.storage import locked
+from studies.storage import StorageError, locked
 from studies.writing import end_trial, write_trial
 
 (
@@ -80,8 +82,6 @@ class Study(ABC):
             raise ValueError(unknown_study(storage, name)) from None
         self.storage = storage
         self.name = name
-        self._begun: int | None = None
-        """The attempt that the claim under way has started."""
 
     @property
     @abstractmethod
@@ -146,41 +146,62 @@ class Study(ABC):
         total = self.total()
         return total is not None and self.slots().closed() >= total
 
-    def claim(self, worker: str, drawing: Drawing) -> Claim | None:
-        """Take an open slot for ``worker``, the name of a process (``studies.processes``); None if none is
-        open now (others may still be running), or what was drawn for it makes no configuration, which closes
-        it."""
-        self._begun = None
+    def claim(
+        self, worker: str, drawing: Drawing, begun: Callable[[int], None] = lambda _: None
+    ) -> Claim | None:
+        """Take an open slot.
+
+        Args:
+            worker: the name of a process (``studies.processes``).
+            drawing: how its parameters are drawn.
+            begun: called with the id of the attempt before anything is drawn, which may take its time: from
+                then on signs of life are expected.
+
+        Returns:
+            None if no slot is open now (others may still be running), or nothing came of this one: what was
+            drawn makes no configuration, drawing failed, or the attempt was given away meanwhile.
+        """
         self.trials()  # what ended since the last time, so that little is left to read under the lock
-        others = locked(self.storage, self.name, lambda: self._begin(worker))
-        if self._begun is None:
+        mine = {record.WORKER: worker, record.CLAIM: uuid.uuid4().hex}
+        taken = locked(self.storage, self.name, lambda: self._take(mine))
+        if taken is None:
             return None
-        trial = self.storage.get_trial(self._begun)
-        known = sorted([*others, trial], key=lambda trial: trial.number)
+        trial_id, known = taken
+        begun(trial_id)
+        trial = self.storage.get_trial(trial_id)
+        others = [other for other in known if other._trial_id != trial_id]
         try:
-            self.storage.record_heartbeat(trial._trial_id)
-            return self._draw(known, trial, drawing)
+            self.storage.record_heartbeat(trial_id)
+            return self._draw(sorted([*others, trial], key=lambda trial: trial.number), trial, drawing)
         except UpdateFinishedTrialError:  # given away while it was drawn
             return None
+        except StorageError:
+            raise
+        except Exception:  # a fault of the sampler or the space, which must not end the study
+            message = traceback.format_exc(limit=-8)[-2000:]
+            self.close(trial_id, TrialState.FAIL, Outcome(reason="error", message=message))
+            return None
 
-    def _begin(self, worker: str) -> list[FrozenTrial]:
-        """Start an attempt of an open slot, if there is one, which says who runs it; return all others. What
-        this began before it lost the lock is put back first."""
-        if self._begun is not None:
-            self.put_back(self._begun)
-            self._begun = None
+    def _take(self, mine: Mapping[str, str]) -> tuple[int, list[FrozenTrial]] | None:
+        """Start an attempt of an open slot, if there is one, with the attributes ``mine``; under the lock.
+
+        Returns:
+            Its id, and all attempts as they were before. If the lock was lost when the attempt had been
+            started, it is found by its attributes.
+        """
         trials, total = self._fail_lost(), self.total()
+        for trial in trials:
+            if trial.state == TrialState.RUNNING and mine.items() <= trial.user_attrs.items():
+                return trial._trial_id, trials
         slots = Slots(trials)
         if total is not None and slots.taken() >= total:
-            return trials
+            return None
         waiting = next((trial for trial in trials if trial.state == TrialState.WAITING), None)
         if waiting is None:
-            self._begun = self._new_attempt(slots, worker)
-        elif self._take_from_queue(waiting, slots, worker):
-            self._begun = waiting._trial_id
-        return [trial for trial in trials if trial is not waiting]
+            return self._new_attempt(slots, mine), trials
+        return (waiting._trial_id, trials) if self._take_from_queue(waiting, slots, mine) else None
 
-    def _new_attempt(self, slots: Slots, worker: str) -> int:
+    def _new_attempt(self, slots: Slots, mine: Mapping[str, str]) -> int:
         """Start an attempt together with its slot, so that it is never without one. A retry has its slot's
         parameters, unless it was ended before all were drawn; then the same seed draws the same ones."""
         slot = slots.next_open()
@@ -190,30 +211,29 @@ class Study(ABC):
         begun = create_trial(
             state=TrialState.RUNNING,
             system_attrs={"fixed_params": values},  # as Study.enqueue_trial has it
-            user_attrs={record.SLOT: slot, record.ATTEMPT: len(earlier) + 1, record.WORKER: worker},
+            user_attrs={record.SLOT: slot, record.ATTEMPT: len(earlier) + 1, **mine},
         )
         return self.storage.create_new_trial(self.study_id, begun)
 
-    def _take_from_queue(self, waiting: FrozenTrial, slots: Slots, worker: str) -> bool:
-        """Start an attempt that somebody queued through Optuna; false if another program has just done so."""
-        attributes: dict[str, Any] = {record.WORKER: worker}
+    def _take_from_queue(self, waiting: FrozenTrial, slots: Slots, mine: Mapping[str, str]) -> bool:
+        """Start an attempt that somebody queued through Optuna; false if another program did so, or ended it,
+        in this moment."""
+        attributes: dict[str, Any] = dict(mine)
         if record.slot_of(waiting) is None:
             attributes |= {record.ATTEMPT: 1, record.SLOT: slots.next_open()}
-        write_trial(self.storage, waiting._trial_id, attributes)
-        return self.storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
+        try:
+            write_trial(self.storage, waiting._trial_id, attributes)
+            return self.storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
+        except UpdateFinishedTrialError:
+            return False
 
     @abstractmethod
     def _prescribed(self, slot: int) -> dict[str, Any]:
         """What is known of a slot's parameters before the sampler is asked."""
 
     @abstractmethod
-    def _draw(self, known: Sequence[FrozenTrial], begun: FrozenTrial, drawing: Drawing) -> Claim | None:
-        """Draw what the attempt that was begun is to run, after all that is known, itself included; without
-        the lock."""
-
-    def _write_drawn(self, drawn: DrawnStudy, trial_id: int, attributes: dict[str, Any]) -> None:
-        """Write what was drawn of a trial together with what follows from it."""
-        write_trial(self.storage, trial_id, attributes, drawn.parameters)
+    def _draw(self, known: Sequence[FrozenTrial], attempt: FrozenTrial, drawing: Drawing) -> Claim | None:
+        """Draw what an attempt is to run, after all that is known, itself included; without the lock."""
 
     def close(
         self,
@@ -237,7 +257,7 @@ class Study(ABC):
         return same and trial.state == state and value in (None, trial.value)
 
     def put_back(self, trial_id: int) -> bool:
-        """End an attempt that was not begun, so that its slot is open again; as ``close``."""
+        """End an attempt that was not trained, so that its slot is open again; as ``close``."""
         return self.close(trial_id, TrialState.FAIL, Outcome(reason="interrupted"))
 
     def _fail_lost(self, dead_workers: Collection[str] = (), reason: Reason = "killed") -> list[FrozenTrial]:

@@ -20,13 +20,13 @@ from optuna.trial import FrozenTrial, TrialState
 from studies.snapshots import Snapshot
 from studies.writing import Parameter
 
-LONGEST = 1000
+LONGEST = 2000
 """Trials with a value up to which a sampler is shown all."""
 BEST = 100
 """Of more than that, those that are always shown: TPE models the best 25, and the others as a crowd."""
 
 
-def shown(trials: Sequence[FrozenTrial], seed: int) -> list[FrozenTrial]:
+def excerpt(trials: Sequence[FrozenTrial], seed: int) -> list[FrozenTrial]:
     """The trials that a sampler is shown, in their order.
 
     In a study with more than ``LONGEST`` trials that have a value these are so many of them, the best and a

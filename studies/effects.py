@@ -195,7 +195,7 @@ def intervals_reason(study: SearchStudy, closing: Sequence[FrozenTrial]) -> str 
 
 
 def _chosen(study: SearchStudy) -> int:
-    """Slots whose first attempt was queued with values, and so was not left to the sampler."""
+    """Slots whose first attempt was begun with values, and so was not left to the sampler."""
     attempts = study.slots().attempts.values()
     return sum(bool(trials[0].system_attrs.get("fixed_params")) for trials in attempts)
 

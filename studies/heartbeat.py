@@ -45,9 +45,8 @@ def silent_trials(storage: RDBStorage, study_id: int, grace: float = GRACE) -> l
     unknown = [trial_id for trial_id, silence in silences.items() if silence is None]
     if unknown:
         lasting(storage.engine, lambda: record_heartbeats(storage, unknown))
-    return [
-        trial_id for trial_id, silence in silences.items() if silence and silence > timedelta(seconds=grace)
-    ]
+    limit = timedelta(seconds=grace)
+    return [trial_id for trial_id, silence in silences.items() if silence is not None and silence > limit]
 
 
 def _silence(heartbeat: datetime | None, now: datetime) -> timedelta | None:

@@ -26,7 +26,8 @@ from studies.snapshots import Snapshot
 EVERY = 1.0
 """Seconds for which a report waits at most while the process does nothing else."""
 SHARE = 0.01
-"""Of the time, what a process may take to read the trials of others for its pruner."""
+"""Of the time, what a process may take to read the trials of others for its pruner; it also reads them once
+when one of its own begins or ends."""
 
 
 class LiveReports:

@@ -9,7 +9,8 @@ SQLite file are one; on the servers each name is a lock of its own.
 A server that restarts forgets its locks, and another process may enter a section that is still running. So
 before a transaction commits, in a thread that holds a lock, the lock's connection is asked (``guard``). If it
 is gone, nothing is written, and ``LockLostError`` ends the section. A transaction that began before a restart
-cannot commit after it, so that nothing slips through between the question and the commit.
+cannot commit after it, and one of a process that was frozen since the question is ended before the lock is
+(``IDLE``), so that nothing slips through between the question and the commit.
 """
 
 from __future__ import annotations
@@ -26,16 +27,20 @@ import filelock
 from optuna.storages import RDBStorage
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
-from studies.retries import lasting, outage_of
+from studies.retries import lasting
 from studies.urls import StorageError, masked
 
 LOCK_TIMEOUT = 120.0
 """Seconds to wait for a lock before giving up."""
 FROZEN = 60
 """Seconds after which PostgreSQL takes the lock from a holder that does nothing."""
+IDLE = 50
+"""Seconds after which PostgreSQL ends any other transaction in which nothing is done, and frees its rows."""
 _POLL_INTERVAL = 0.01
+_ATTEMPTS = 10
+"""How often a section is run that loses its lock each time."""
 _LOCK_NOT_AVAILABLE = "55P03"
 T = TypeVar("T")
 
@@ -79,7 +84,7 @@ def locked(storage: RDBStorage, name: str, section: Callable[[], T], timeout: fl
         with study_lock(storage, name, timeout):
             return section()
 
-    stop = stop_after_delay(outage_of(storage.engine))
+    stop = stop_after_attempt(_ATTEMPTS)
     return Retrying(retry=retry_if_exception_type(LockLostError), stop=stop, reraise=True)(attempt)
 
 

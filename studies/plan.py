@@ -35,6 +35,7 @@ from studies.base import (
 from studies.drawing import DrawnStudy
 from studies.record import PLAN, DataRecord, Drawing, Setup, SplitSpec, outcome_of
 from studies.storage import locked
+from studies.writing import write_trial
 
 CELLS = "cells"
 PURPOSES = {"confirm": (CONFIRMING, CONFIRMING_SPLITS), "ablate": (ABLATING, ABLATING_SPLITS)}
@@ -176,10 +177,10 @@ class PlanStudy(Study):
         entry, block = self.cells()[slot]
         return {"entry": entry, "block": block}
 
-    def _draw(self, known: Sequence[FrozenTrial], begun: FrozenTrial, drawing: Drawing) -> Claim:
-        drawn, slot = DrawnStudy(self.optuna, known), record.slot_of(begun) or 0
+    def _draw(self, known: Sequence[FrozenTrial], attempt: FrozenTrial, drawing: Drawing) -> Claim:
+        drawn, slot = DrawnStudy(self.optuna, known), record.slot_of(attempt) or 0
         entry_index, block = self.cells()[slot]
-        trial = optuna.Trial(drawn, begun._trial_id)
+        trial = optuna.Trial(drawn, attempt._trial_id)
         for name, number in (("entry", entry_index), ("block", block)):
             trial.suggest_int(name, 0, max(1, number))
         entry = self.entries()[entry_index]
@@ -190,7 +191,7 @@ class PlanStudy(Study):
             parallel=drawing.parallel, ahead=drawing.ahead,
         )  # fmt: skip
         attributes = {ENTRY: entry.label, record.SETUP: setup.model_dump(mode="json")}
-        self._write_drawn(drawn, trial._trial_id, attributes)
+        write_trial(self.storage, trial._trial_id, attributes, drawn.parameters)
         configuration = Configuration.read(entry.configuration, f"entry {entry.label!r}")
         keep = self.model_name(entry.fingerprint) if block == 0 else None
         return Claim(optuna.Trial(self.optuna, trial._trial_id), slot, configuration, seed, split, keep)

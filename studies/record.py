@@ -1,8 +1,8 @@
 """What a study keeps beside Optuna's own columns, typed, and where in its attributes.
 
-Of the study: what it searches and on which data (``StudyRecord``). Of a trial: its slot and attempt from the
-moment that it is queued, its worker from before it runs, its ``Setup`` once its parameters are drawn, its
-``Outcome`` and its curves (``History``) when it ends.
+Of the study: what it searches and on which data (``StudyRecord``). Of a trial: its slot, attempt and worker
+from the moment that it begins, its ``Setup`` once its parameters are drawn, its ``Outcome`` and its curves
+(``History``) when it ends.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ STOPS = "stops"
 SLOT = "slot"
 ATTEMPT = "attempt"
 WORKER = "worker"
+CLAIM = "claim"
+"""Random for each claim, which so finds again what it had begun when it lost the lock."""
 SETUP = "setup"
 OUTCOME = "outcome"
 HISTORY = "history"
@@ -171,6 +173,11 @@ class Outcome(_Record):
     eager: str = ""
     """Why its steps were not captured in a CUDA graph; empty where they were, and on a CPU."""
     versions: dict[str, str] = {}
+
+    @property
+    def software(self) -> str:
+        """The versions, for people."""
+        return ", ".join(f"{name} {number}" for name, number in self.versions.items())
 
 
 class History(_Record):

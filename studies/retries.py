@@ -43,6 +43,7 @@ _POSTGRES = {
 _POSTGRES_CLASS = "08"  # the connection
 _MYSQL = {
     0,  # PyMySQL's own: the connection is closed
+    1020,  # MariaDB from 11.6 on: a row has changed since the transaction began
     1021,  # disk full
     1040,  # too many connections
     1053,  # the server is shutting down
@@ -66,6 +67,8 @@ _SQLITE = {
     sqlite3.SQLITE_CANTOPEN,  # also a full disk, on which the files beside the database cannot be made
     sqlite3.SQLITE_PROTOCOL,
 }
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_POSTGRES_DAMAGED = {"XX001", "XX002"}  # a table's or an index's content is damaged
 _REFUSALS = ("authentication failed", "does not exist", "pg_hba.conf", "resolve host", "Name or service")
 """What no waiting mends when a storage is opened for the first time; psycopg has no codes for it."""
 _inside = threading.local()
@@ -87,6 +90,17 @@ def passes(error: BaseException | None) -> bool:
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or _driver_error_passes(error.orig)
     return isinstance(error, sqlite3.Error) and _driver_error_passes(error)
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether an error says that the content of the database is damaged."""
+    if isinstance(error, StorageInternalError):
+        return is_damage(error.__cause__)
+    if isinstance(error, DBAPIError):
+        return is_damage(error.orig)
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+    return getattr(error, "sqlstate", None) in _POSTGRES_DAMAGED
 
 
 def passes_before_use(error: BaseException) -> bool:
@@ -130,6 +144,7 @@ def lasting(engine: Engine, call: Callable[[], T], done: Callable[[], T | None] 
 
     Raises:
         OutageError: the errors did not pass in time.
+        StorageError: the content of the database is damaged.
     """
     return persist(call, passes, engine.url, outage_of(engine), done)
 
@@ -148,6 +163,9 @@ def persist(
     try:
         return call()
     except Exception as error:
+        if is_damage(error):
+            message = clean_message(error, url)
+            raise StorageError(f"storage {masked(url)}: the database is damaged: {message}") from None
         if not passing(error):
             raise
     finally:

@@ -2,7 +2,8 @@
 
 A slot is closed when an attempt of it completed or was pruned, or when it failed for good: at once for
 reasons that repeat themselves, else after three failed attempts. One that was interrupted or crowded out does
-not count as a failure, nor does one whose worker was killed or lost before it was known what it would train.
+not count as a failure. Of attempts whose workers died before it was known what they would train, which is
+hardly ever due to the slot, it takes ten.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 from studies.record import FINAL_REASONS, SETUP, reason_of, slot_of
 
 ATTEMPTS = 3
+BARREN_ATTEMPTS = 10
+"""Attempts without parameters after which a slot is given up: drawing them may be what kills the workers."""
 _UNCOUNTED = ("interrupted", "crowded out")
 _OF_WORKERS = ("killed", "lost")
 _CLOSING = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -42,8 +45,13 @@ class Slots:
         attempts = self.attempts.get(slot, [])
         if any(trial.state in _CLOSING for trial in attempts):
             return False
-        counted = [reason_of(trial) for trial in attempts if _counts(trial)]
-        return len(counted) >= ATTEMPTS or any(reason in FINAL_REASONS for reason in counted)
+        failed = [trial for trial in attempts if trial.state == TrialState.FAIL]
+        counted = [reason_of(trial) for trial in failed if _counts(trial)]
+        return (
+            len(counted) >= ATTEMPTS
+            or any(reason in FINAL_REASONS for reason in counted)
+            or sum(map(_is_barren, failed)) >= BARREN_ATTEMPTS
+        )
 
     def is_living(self, slot: int) -> bool:
         """Whether an attempt of the slot is running or queued."""
@@ -75,8 +83,11 @@ class Slots:
         return self.attempts[slot][-1] if self.failed_for_good(slot) else None
 
 
-def _counts(trial: FrozenTrial) -> bool:
-    """Whether an attempt is one of the failures after which its slot is given up."""
-    reason = reason_of(trial)
-    begun = SETUP in trial.user_attrs or reason not in _OF_WORKERS
-    return trial.state == TrialState.FAIL and begun and reason not in _UNCOUNTED
+def _counts(failed: FrozenTrial) -> bool:
+    """Whether a failed attempt is one of those after which its slot is given up."""
+    return reason_of(failed) not in _UNCOUNTED and not _is_barren(failed)
+
+
+def _is_barren(failed: FrozenTrial) -> bool:
+    """Whether the worker died before it was known what to train."""
+    return reason_of(failed) in _OF_WORKERS and SETUP not in failed.user_attrs

@@ -40,6 +40,18 @@ def check_file(path: Path, *, write: bool) -> None:
             raise StorageError(f"must be writable, but {place} is read-only")
 
 
+def check_pages(engine: Engine) -> None:
+    """Read the whole database, which takes a second for some hundred megabytes.
+
+    Raises:
+        StorageError: a page is damaged.
+    """
+    with engine.connect() as connection:
+        answer = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    if answer != "ok":
+        raise StorageError(f"the database is damaged: {' '.join(str(answer).split())}")
+
+
 def holds_nothing(path: Path) -> bool:
     """Whether the file is missing or empty."""
     return not _header(path)

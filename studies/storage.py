@@ -40,7 +40,7 @@ from sqlalchemy.pool import NullPool
 from studies import sqlite
 from studies.hosts import check_host, remember_host
 from studies.lasting import LastingStorage
-from studies.locks import LockLostError, database_lock, guard, lock_file, locked, study_lock
+from studies.locks import IDLE, LockLostError, database_lock, guard, lock_file, locked, study_lock
 from studies.retries import OUTAGE, OutageError, passes_before_use, persist, with_outage
 from studies.urls import StorageError, check_url, clean_message, masked
 
@@ -72,9 +72,12 @@ _POSTGRES_ARGUMENTS: dict[str, Any] = {
     "options": " ".join(f"-c tcp_{name.removeprefix('tcp_')}={value}" for name, value in _TCP.items()),
     **_TCP,
 }
-_SESSION = {"postgresql": "SET TIME ZONE 'UTC'", "mysql": "SET time_zone = '+00:00', wait_timeout = 100"}
+_SESSION = {
+    "postgresql": ("SET TIME ZONE 'UTC'", f"SET idle_in_transaction_session_timeout = {1000 * IDLE}"),
+    "mysql": ("SET time_zone = '+00:00', wait_timeout = 100",),
+}
 """What a connection begins with. MySQL ends one that is silent for 100 s and frees what it held, since its
-machine may have vanished; one that was only idle is opened anew."""
+machine may have vanished or its process be frozen; one that was only idle is opened anew."""
 _READ_ONLY_SESSION = {
     "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
     "mysql": "SET SESSION TRANSACTION READ ONLY",
@@ -147,6 +150,8 @@ def _open(url: URL, *, create: bool, write: bool, outage: float, **options: Any)
     ready = _is_set_up(target, write=write)
     if not (ready or create):
         raise StorageError("holds no studies")
+    if write and ready:
+        _check_pages(target, write=True)
     if write and _is_sqlite(target):
         remember_host(_path(target))
     if write and not (ready and _is_shareable(target)):
@@ -164,7 +169,7 @@ def probe(url: str | URL) -> bool:
     """Whether the URL holds studies; checks that it could, without making or changing anything.
 
     Raises:
-        StorageError: as ``open_storage`` would.
+        StorageError: as ``open_storage`` would; also for an SQLite file of which a page is damaged.
     """
     parsed = check_url(url)
     with _one_line_errors(url):
@@ -175,7 +180,16 @@ def probe(url: str | URL) -> bool:
         there = _is_set_up(target, write=False)
     if there:
         open_storage(url, create=False).close()
+        with _one_line_errors(url):
+            _check_pages(target, write=False)
     return there
+
+
+def _check_pages(url: URL, *, write: bool) -> None:
+    """Refuse an SQLite file of which a page is damaged; a look of the kind that ``_is_set_up`` takes."""
+    if _is_sqlite(url):
+        with _engine(url, write=write and lock_file(_path(url)).exists()) as engine:
+            sqlite.check_pages(engine)
 
 
 @contextmanager
@@ -308,7 +322,7 @@ def _engine_options(url: URL, *, write: bool, read_timeout: int = _ANSWER_TIMEOU
 
 def _begin_sessions(engine: Engine, write: bool) -> None:
     """Let every connection of the engine begin with what its server needs to be told."""
-    statements = [_SESSION[engine.dialect.name]]
+    statements = [*_SESSION[engine.dialect.name]]
     statements += [] if write else [_READ_ONLY_SESSION[engine.dialect.name]]
 
     @event.listens_for(engine, "connect")

@@ -13,11 +13,12 @@ from spaces.space import Space
 from spaces.text import brief, digest
 from studies import record
 from studies.base import SAMPLING, TRAINING, Claim, Study, derived_seed, ensure_study, just_created
-from studies.drawing import DrawnStudy, shown
+from studies.drawing import DrawnStudy, excerpt
 from studies.methods import build_pruner, build_sampler, resolve_sampler
 from studies.reading import read_attributes
 from studies.record import DataRecord, Drawing, Outcome, Setup, StudyRecord
 from studies.storage import locked
+from studies.writing import write_trial
 
 LONGEST_NAME = 200
 """Characters of a study's name."""
@@ -72,24 +73,25 @@ class SearchStudy(Study):
         balanced = self.space.balance and self.record.sampler != "grid"
         return {self.space.balance: self._level(slot)} if self.space.balance and balanced else {}
 
-    def _draw(self, known: Sequence[FrozenTrial], begun: FrozenTrial, drawing: Drawing) -> Claim | None:
-        slot = record.slot_of(begun) or 0
+    def _draw(self, known: Sequence[FrozenTrial], attempt: FrozenTrial, drawing: Drawing) -> Claim | None:
+        slot = record.slot_of(attempt) or 0
         seed = derived_seed(self.record.seed, SAMPLING, slot)
         chosen = resolve_sampler(drawing.sampler, bool(self.space.levels), drawing.parallel)
-        drawn = DrawnStudy(self.optuna, shown(known, seed))
+        drawn = DrawnStudy(self.optuna, excerpt(known, seed))
         drawn.sampler = build_sampler(chosen, seed, self._fixed(slot))
-        values = self.space.suggest(optuna.Trial(drawn, begun._trial_id))
+        values = self.space.suggest(optuna.Trial(drawn, attempt._trial_id))
         try:
             configuration = self.space.configure(values)
         except ValueError as error:
             outcome = Outcome(reason="invalid", message=str(error))
-            self._write_drawn(drawn, begun._trial_id, {})
-            self.close(begun._trial_id, TrialState.FAIL, outcome)
+            write_trial(self.storage, attempt._trial_id, {}, drawn.parameters)
+            self.close(attempt._trial_id, TrialState.FAIL, outcome)
             return None
 
         def decide() -> int:
             """Write the setup under the lock, so that no other slot has the same repeat."""
-            repeat = self._repeat(known, slot, configuration.fingerprint())
+            others = [trial for trial in known if trial is not attempt]
+            repeat = self._repeat(others, slot, configuration.fingerprint())
             setup = Setup(
                 seed=derived_seed(self.record.seed, TRAINING, repeat),
                 repeat=repeat,
@@ -100,11 +102,12 @@ class SearchStudy(Study):
                 parallel=drawing.parallel,
                 ahead=drawing.ahead,
             )
-            self._write_drawn(drawn, begun._trial_id, {record.SETUP: setup.model_dump(mode="json")})
+            attributes = {record.SETUP: setup.model_dump(mode="json")}
+            write_trial(self.storage, attempt._trial_id, attributes, drawn.parameters)
             return setup.seed
 
         training_seed = locked(self.storage, self.name, decide)
-        trial = optuna.Trial(self.optuna, begun._trial_id)
+        trial = optuna.Trial(self.optuna, attempt._trial_id)
         return Claim(trial, slot, configuration, training_seed, self.record.split)
 
     def _repeat(self, known: Sequence[FrozenTrial], slot: int, fingerprint: str) -> int:
@@ -119,11 +122,11 @@ class SearchStudy(Study):
         return max(repeats) + 1
 
     def _setups(self, known: Sequence[FrozenTrial]) -> list[tuple[int | None, Mapping[str, Any]]]:
-        """The slots and setups of all attempts: those of the known ones, and what was written since."""
+        """The slots and setups of all attempts: of those known, and what was written since."""
         decided = [trial for trial in known if record.SETUP in trial.user_attrs]
         keys = {record.SLOT, record.SETUP}
         without = [trial._trial_id for trial in known if record.SETUP not in trial.user_attrs]
-        newest = max(trial._trial_id for trial in known)
+        newest = max((trial._trial_id for trial in known), default=0)
         written = read_attributes(self.storage, self.study_id, keys, without, newest)
         return [
             (attributes.get(record.SLOT), attributes[record.SETUP])

@@ -96,6 +96,8 @@ class Summary:
     seconds_saved: float
     """Estimate: the epochs that pruned trials did not run, at their own speed."""
     device: tuple[str, ...]
+    environments: dict[str, int]
+    """Devices with versions, and how many of the closed slots were trained so."""
     notices: tuple[str, ...]
 
     @property
@@ -134,8 +136,15 @@ def summarize(study: SearchStudy) -> Summary:
         seconds_trained=sum(outcome.seconds for outcome in all_outcomes),
         seconds_saved=sum(_saved(trial, record.epochs) for trial in closing),
         device=tuple(sorted({outcome.device for outcome in all_outcomes if outcome.device})),
+        environments=environments(closing),
         notices=tuple(study.notices()),
     )
+
+
+def environments(closing: Iterable[FrozenTrial]) -> dict[str, int]:
+    """On what the trials ran, by how many of them did."""
+    outcomes = [outcome for trial in closing if (outcome := outcome_of(trial)) and outcome.versions]
+    return dict(Counter(f"{outcome.device} with {outcome.software}" for outcome in outcomes).most_common())
 
 
 def _repeated(trials: Iterable[FrozenTrial], closing: list[FrozenTrial]) -> dict[str, int]:

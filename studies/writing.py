@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, distribution_to_json
@@ -38,7 +38,7 @@ def write_trial(
     attributes: Mapping[str, Any],
     parameters: Sequence[Parameter] = (),
 ) -> None:
-    """Write user attributes (one at least) and parameters of a running trial; all or none are stored.
+    """Write user attributes and parameters of a trial that has not ended; all or none are stored.
 
     A parameter that is there stays.
 
@@ -52,7 +52,9 @@ def _write(
     storage: RDBStorage, trial_id: int, attributes: Mapping[str, Any], parameters: Sequence[Parameter]
 ) -> None:
     with _create_scoped_session(storage.scoped_session) as session:
-        for key, value in attributes.items():  # first, since that refuses a trial that has ended
+        trial = TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+        storage.check_trial_is_updatable(trial_id, cast(TrialState, trial.state))
+        for key, value in attributes.items():
             storage._set_trial_attr_without_commit(session, TrialUserAttributeModel, trial_id, key, value)
         if parameters:
             rows = [_row(trial_id, *parameter) for parameter in parameters]

@@ -46,7 +46,9 @@ def refused(folder: Path, *words: str, **environment: str) -> str:
     lines = stderr.splitlines()
     assert len(lines) == 1, stderr
     assert stdout == ""
-    assert content_of(folder) == before
+    after = content_of(folder)
+    changed = [path.name for path in {**before, **after} if before.get(path) != after.get(path)]
+    assert not changed, changed
     return lines[0]
 
 

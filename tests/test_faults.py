@@ -3,8 +3,9 @@
 Each is refused by the command itself with one line (rule, value, and what to do where that is not plain),
 exit code 2, nothing on the other stream, and no file made or changed. What is not here is in other files:
 
-    the same study name with another space        studies_tests/test_study.py, search_tests/test_run.py
-    unknown names, --trials, --epochs, sizes      search_tests/test_cli.py
+    unknown names, --trials, --epochs, sizes      search_tests/test_cli.py, test_data_split.py
+    mistakes of other commands                    search_tests/test_repeat.py, test_retrain.py,
+                                                  test_exporting.py, test_report_command.py
     a batch larger than the training set          search_tests/test_cli.py
     a label outside the classes                   search_tests/test_noise.py
     images: other modes, link loops, devices,     search_tests/test_data_folder.py
@@ -15,10 +16,28 @@ exit code 2, nothing on the other stream, and no file made or changed. What is n
     spaces: every rule                            spaces_tests/test_spaces_refusals.py
     configurations: every bound                   spaces_tests/test_spaces_config.py
     exports: edited by hand                       studies_tests/test_export.py, search_tests/test_verify.py
-    spaces and exports damaged at random          spaces_tests/test_spaces_fuzz.py, studies_tests/
+    spaces, configurations, exports, at random    spaces_tests/test_spaces_fuzz.py, studies_tests/
                                                   test_export_fuzz.py
     markup in the report and in the dashboard     studies_tests/test_report.py, search_tests/test_dashboard.py
-    storage: passwords, files that are none       search_tests/test_cli.py, studies_tests/test_storage*.py
+    another search under the same name            studies_tests/test_study.py
+    wrong passwords, hosts and databases          studies_tests/test_storage_urls.py, test_storage_outages.py,
+                                                  search_tests/test_cli.py
+    passwords in pages, notes and exports         studies_tests/test_export.py, test_report.py, search_tests/
+                                                  test_dashboard.py, test_screen.py, test_ray.py
+    SQLite files: read-only, damaged, no database studies_tests/test_storage_sqlite.py
+    SQLite on another host                        studies_tests/test_storage_hosts.py
+    tables of another Optuna                      studies_tests/test_storage.py
+    a full disk under the database                studies_tests/test_storage_full.py
+    connections exhausted, outages of a minute    studies_tests/test_storage_outages.py
+    locks lost, held by the frozen                studies_tests/test_storage_locks.py
+    the clock set back                            studies_tests/test_heartbeat.py
+    memory exhausted                              search_tests/test_objective.py, test_driver.py,
+                                                  test_capture.py
+    checkpoints: disk full, changed by hand       search_tests/test_recovery.py
+    workers killed, frozen, hung, told to leave   search_tests/test_recovery.py
+    two coordinators; the database away           search_tests/test_run.py, test_recovery_commands.py
+    nodes of a cluster lost, strangers            search_tests/test_ray.py, test_slurm.py
+    all of it at random                           chaos/
 """
 
 from __future__ import annotations
@@ -26,6 +45,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -381,6 +401,50 @@ def test_what_a_search_shows_at_its_end_is_no_markup(database: Path) -> None:
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert NAMES[0] in shown
     assert "activation@[i] [/red]" in shown or "activation@[i] <b>" in shown
+
+
+# --- a database that is damaged beyond its first page
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("studies",),
+        ("show", "s"),
+        ("effects", "s"),
+        ("report", "s", "-o", "page.html"),
+        ("worker", "s"),
+        ("confirm", "s"),
+        ("run", "--space", "regularization", "--dataset", "digits", "--trials", "1"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_damaged_database_is_refused_and_not_touched(folder: Path, words: tuple[str, ...]) -> None:
+    database = folder / "cifar-search.db"
+    with closing(open_storage(f"sqlite:///{database}", create=True)) as storage:
+        run_all(make_study(storage, MARKED, 3, "s"), lambda _: 0.5)
+    with closing(sqlite3.connect(database)) as connection:
+        roots = "SELECT rootpage FROM sqlite_master WHERE name IN ('trials', 'trial_user_attributes')"
+        pages = [page for (page,) in connection.execute(roots)]
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with database.open("r+b") as file:
+        for page in pages:
+            file.seek((page - 1) * size)
+            file.write(b"\xa5" * size)
+    check(folder, words, [f"{database.name}: the database is damaged: "])
+
+
+# --- a study of another space
+
+
+def test_the_same_study_name_with_another_space(folder: Path) -> None:
+    with closing(open_storage(f"sqlite:///{folder / 'cifar-search.db'}", create=True)) as storage:
+        make_study(storage, MARKED, 3, "s")
+    (folder / "other.yaml").write_text(MARKED)
+    for space, named in (("schedule", "schedule"), ("./other.yaml", "other")):
+        words = ("run", "--space", space, "--dataset", "digits", "--study", "s", "--trials", "2")
+        parts = ["study 's' cannot be continued: the ", "the space is mine (", f"{named} ("]
+        check(folder, words, [*parts, "choose another --study NAME"])
 
 
 # --- disk full

@@ -8,12 +8,15 @@ from private_servers import MissingError
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("database", "slots"), [("postgresql", 30), ("mysql", 12), ("sqlite", 12)])
+@pytest.mark.parametrize(
+    ("database", "slots", "ray"),
+    [("postgresql", 30, False), ("mysql", 12, False), ("sqlite", 12, False), ("postgresql", 12, True)],
+)
 def test_a_search_on_which_everything_is_ended_at_random_loses_nothing_and_doubles_nothing(
-    database: str, slots: int
+    database: str, slots: int, ray: bool
 ) -> None:
     try:
-        outcome = run(database, slots, seed=1)
+        outcome = run(database, slots, seed=1, ray=ray)
     except MissingError as error:
         pytest.skip(str(error))
     outcome.table(f"{database}, seed 1").show()

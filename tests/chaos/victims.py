@@ -16,9 +16,9 @@ from ray_cluster import RayCluster
 from rigging import Rig
 
 STUDY = "chaos"
-EPOCHS = 6
-RAY_EPOCHS = 40
-"""Of a training by an actor, which takes ten times as long to be started anew as a fork does."""
+EPOCHS = 20
+RAY_EPOCHS = 60
+"""Of a training by an actor, which takes longer to be started anew than a fork does."""
 SPACE = """
 question: Does a search lose anything?
 base:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from search.driver import Driver
 from search.prepare import StudyData, adapt, data_record, split_record
 from search.training.engine import Run
 from search.training.lanes import CpuLane
+from search.watchdog import Watchdog
 from spaces.space import Space
 from studies import live
 from studies.processes import process_name
@@ -125,6 +126,24 @@ def test_a_search_is_the_same_each_time_however_long_reports_wait(
     assert searches[0] == searches[1]
     states = {trial["state"] for trial in searches[0]}
     assert states == {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+def test_all_epochs_but_the_first_of_a_worker_are_expected_to_take_the_usual_time(
+    make: Make, drive: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected: list[float | None] = []
+    watching = Watchdog.watching
+
+    def noted(self: Watchdog, usual: float | None) -> AbstractContextManager[None]:
+        expected.append(usual)
+        return watching(self, usual)
+
+    monkeypatch.setattr(Watchdog, "watching", noted)
+    drive(make("s", 3), lanes=1, ahead=0)
+    first, others = expected[:2], expected[2:]
+    assert first == [None, None]  # it is queued, and then waited for
+    assert len(others) == 2 * (3 * 3 - 1)
+    assert all(usual is not None and usual > 0 for usual in others)
 
 
 def test_a_trial_does_not_depend_on_its_neighbours(make: Make, drive: Callable[..., None]) -> None:

@@ -1,5 +1,6 @@
 """The bridge between a study and training: what a real run stores, and how faults end one trial alone."""
 
+import json
 import math
 
 import pytest
@@ -7,14 +8,16 @@ import torch
 from optuna.trial import TrialState
 
 from search import objective
+from search.checkpoints import Checkpoints
 from search.data.request import DataRequest
 from search.data.sources import load
 from search.data.split import make_split
-from search.objective import TrialRun
+from search.objective import NOTHING, Kept, TrialRun
 from search.prepare import adapt, data_record, split_record
 from search.training.models import Shape, cost
 from search.training.resident import make_resident
 from spaces.space import Space
+from studies.artifacts import ArtifactStore
 from studies.record import Drawing, StudyRecord, curve_of, history_of, outcome_of
 from studies.slots import ATTEMPTS, Slots
 from studies.storage import StorageError, open_storage
@@ -57,11 +60,11 @@ def study(digits, sqlite_url):
     storage.close()
 
 
-def started(study: SearchStudy, digits) -> TrialRun:
+def started(study: SearchStudy, digits, kept: Kept = NOTHING) -> TrialRun:
     data, split = digits
     claim = study.claim("here", Drawing(sampler="random"))
     assert claim is not None
-    return TrialRun(study, claim, make_resident(data, split, torch.device("cpu")))
+    return TrialRun(study, claim, make_resident(data, split, torch.device("cpu")), kept=kept)
 
 
 def test_a_run_stores_its_curves_cost_speed_memory_device_and_versions(study, digits):
@@ -113,6 +116,30 @@ def test_another_fault_is_tried_three_times_and_keeps_its_traceback(study, digit
     assert {trial.params["optimizer.lr"] for trial in study.trials()} == {
         study.trials()[0].params["optimizer.lr"]
     }
+
+
+def test_after_a_fault_the_next_attempt_goes_on_from_the_checkpoint_until_the_slot_is_given_up(
+    study, digits, tmp_path, monkeypatch
+):
+    checkpoints, artifacts = Checkpoints(tmp_path / "checkpoints", every=0.0), ArtifactStore(tmp_path / "a")
+    kept = Kept(checkpoints=checkpoints, artifacts=artifacts)
+    assert started(study, digits, kept).advance()
+    study.fail_lost(["here"])
+    for attempt in range(2, ATTEMPTS + 1):
+        run = started(study, digits, kept)
+        with monkeypatch.context() as patch:
+            patch.setattr(objective.Run, "end_epoch", lambda _run: [][1])
+            assert not run.advance()
+        trial = study.trials()[-1]
+        assert len(history_of(trial).val_loss) == 1  # the first epoch, which was not trained again
+        assert len(list((tmp_path / "checkpoints").glob("*"))) == (attempt < ATTEMPTS)
+        of_trial = f"dashboard:artifacts:{trial._trial_id}:"
+        attributes = study.storage.get_study_system_attrs(study.study_id)
+        (file,) = [json.loads(text) for key, text in attributes.items() if key.startswith(of_trial)]
+        assert (file["filename"], file["mimetype"]) == ("traceback.txt", "text/plain")
+        with artifacts.open_reader(file["artifact_id"]) as text:
+            assert b"IndexError: list index out of range" in text.read()
+    assert Slots(study.trials()).failed_for_good(0)
 
 
 def test_a_database_that_fails_is_not_the_trials_fault(study, digits, monkeypatch):

@@ -18,8 +18,8 @@ import pytest
 from commands import called, refused
 from optuna.trial import TrialState
 from ray_cluster import ray_cluster
+from running import PATIENCE, Command, closed_exactly, pid_of, run_words, soon, start, training, trials_of
 from sqlalchemy.engine import make_url
-from test_run import PATIENCE, Command, closed_exactly, pid_of, run_words, soon, start, training, trials_of
 
 from search.cluster.connection import Cluster, connected
 from search.cluster.crews import RayCrews

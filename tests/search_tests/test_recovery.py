@@ -206,7 +206,7 @@ def ended(process: BaseProcess) -> int:
 KILLS: dict[str, tuple[Fault, int, int]] = {
     "before the first sign of life": (Fault("studies.lasting:LastingStorage.record_heartbeat", "kill"), 1, 0),
     "before it is drawn": (Fault("studies.study:SearchStudy._draw", "kill"), 1, 0),
-    "before what was drawn is written": (Fault("studies.base:Study._write_drawn", "kill"), 1, 0),
+    "before what was drawn is written": (Fault("studies.study:write_trial", "kill"), 1, 0),
     "right after the claim": (Fault("studies.base:Study.claim", "kill", after=True), 1, 0),
     "in training": (Fault("search.training.engine:Run.end_epoch", "kill", call=3), 1, 2),
     "in the middle of writing a checkpoint": (

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from private_servers import MissingError, private_server
-from test_run import (
+from running import (
     Command,
-    _data_folder,
     closed_exactly,
+    data_folder,
     pid_of,
     run_words,
     soon,
@@ -29,7 +29,7 @@ from studies.slots import Slots
 from studies.storage import open_storage
 from studies.study import SearchStudy
 
-__all__ = ["_data_folder", "start"]
+__all__ = ["data_folder", "start"]
 Start = Callable[..., Command]
 OUTAGE = 5.0
 """Seconds."""

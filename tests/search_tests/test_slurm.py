@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from one_node_slurm import Slurm, one_node, soon, why_not
 from optuna.trial import TrialState
-from test_run import Command, closed_exactly, run_words, start, training, trials_of
+from running import Command, closed_exactly, run_words, start, training, trials_of
 
 from studies.record import outcome_of, slot_of
 

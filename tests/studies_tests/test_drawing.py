@@ -9,7 +9,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from studies.drawing import BEST, LONGEST, DrawnStudy, shown
+from studies.drawing import BEST, LONGEST, DrawnStudy, excerpt
 from studies.storage import open_storage
 from studies.writing import write_trial
 
@@ -73,17 +73,17 @@ def numbered(number: int, state: TrialState, value: float | None, steps: int = 1
     return trial
 
 
-def test_of_up_to_a_thousand_trials_with_values_all_are_shown():
+def test_of_up_to_two_thousand_trials_with_values_all_are_excerpt():
     ended = [numbered(n, TrialState.COMPLETE, n / LONGEST) for n in range(LONGEST)]
     failed = [numbered(LONGEST + n, TrialState.FAIL, None) for n in range(50)]
-    assert shown([*ended, *failed], 0) == [*ended, *failed]
+    assert excerpt([*ended, *failed], 0) == [*ended, *failed]
 
 
 def test_of_more_the_best_and_a_random_sample_of_the_others_are_shown_and_all_that_run():
     values = np.random.default_rng(0).permutation(3 * LONGEST)
     ended = [numbered(n, TrialState.COMPLETE, float(value)) for n, value in enumerate(values)]
     running = [numbered(len(ended) + n, TrialState.RUNNING, None) for n in range(7)]
-    seen = shown([*ended, *running], 0)
+    seen = excerpt([*ended, *running], 0)
     assert [trial.number for trial in seen] == sorted(trial.number for trial in seen)
     assert seen[-7:] == running
     among = {trial.value for trial in seen[:-7]}
@@ -91,16 +91,17 @@ def test_of_more_the_best_and_a_random_sample_of_the_others_are_shown_and_all_th
     assert among.issuperset(range(3 * LONGEST - BEST, 3 * LONGEST))
     others = [value for value in among if value < 3 * LONGEST - BEST]
     thirds = np.histogram(others, bins=3, range=(0, 3 * LONGEST - BEST))[0]
-    assert all(abs(thirds - 300) < 60)  # 300 are expected in each, with a standard deviation of 12
-    assert seen == shown([*ended, *running], 0)
-    assert seen != shown([*ended, *running], 1)
+    expected = (LONGEST - BEST) / 3
+    assert all(abs(thirds - expected) < 0.1 * expected)  # four standard deviations
+    assert seen == excerpt([*ended, *running], 0)
+    assert seen != excerpt([*ended, *running], 1)
 
 
 def test_pruned_trials_rank_after_complete_ones_by_how_far_they_came():
     complete = [numbered(n, TrialState.COMPLETE, 0.1) for n in range(BEST // 2)]
     late = [numbered(50 + n, TrialState.PRUNED, 0.2, steps=9) for n in range(BEST // 2)]
     early = [numbered(100 + n, TrialState.PRUNED, 0.9, steps=2) for n in range(LONGEST)]
-    seen = shown([*complete, *late, *early], 3)
+    seen = excerpt([*complete, *late, *early], 3)
     assert seen[:BEST] == [*complete, *late]
     assert len(seen) == LONGEST
 
@@ -113,7 +114,7 @@ def test_a_long_study_is_drawn_from_by_what_is_shown_of_it():
         study.add_trial(create_trial(params={"lr": lr}, distributions={"lr": LR}, value=value))
     known = study.get_trials(deepcopy=False)
     for seed in range(3):
-        drawn = DrawnStudy(study, shown(known, seed))
+        drawn = DrawnStudy(study, excerpt(known, seed))
         assert len(drawn.get_trials(deepcopy=False)) == LONGEST
         drawn.sampler = optuna.samplers.TPESampler(seed=seed)
         lr = drawn.ask().suggest_float("lr", LR.low, LR.high, log=True)

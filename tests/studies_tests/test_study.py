@@ -23,7 +23,7 @@ from studies.base import Claim
 from studies.methods import build_pruner, check_pruner, check_sampler, resolve_pruner, resolve_sampler
 from studies.processes import process_name
 from studies.record import DataRecord, Drawing, History, Outcome, Reason, SplitRecord, StudyRecord
-from studies.storage import open_storage
+from studies.storage import LockLostError, open_storage
 from studies.study import SearchStudy, check_continuation, open_study
 
 SPACE = """
@@ -392,7 +392,7 @@ def test_trials_of_a_dead_process_of_this_machine_are_open_again_at_once(
 def die_while_drawing(study: SearchStudy, dead_worker: str) -> None:
     """What is left of a worker that was killed when it had drawn the first parameter."""
     slots = study.slots()
-    study._begin(dead_worker)
+    study._take({record.WORKER: dead_worker, record.CLAIM: "x"})
     begun = study.trials()[-1]
     study.optuna.sampler = optuna.samplers.RandomSampler(seed=99)
     study.space.parameters[0].suggest(optuna.Trial(study.optuna, begun._trial_id))
@@ -623,6 +623,75 @@ def test_slots_that_are_claimed_at_once_are_others_and_the_same_configuration_ha
     assert sorted(by_point.values()) == [4] * 6
     assert len({(point, seed) for point, _, seed in seeds}) == 24
     assert len({seed for _, _, seed in seeds}) == 4
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_what_was_begun_when_answer_and_lock_were_lost_together_is_gone_on_with(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, queued: bool
+) -> None:
+    """As in a crash of the database at the commit of a new attempt, or of the start of one that waited."""
+    with closing(open_storage(database_url, create=True)) as storage:
+        study = open_study(storage, "s", wanted(), 2)
+        if queued:
+            study.optuna.enqueue_trial({"model.dropout": 0.125})
+        name = "set_trial_state_values" if queued else "create_new_trial"
+        act, lost = getattr(storage, name), [LockLostError("lost")]
+
+        def losing_the_first(*arguments: Any) -> Any:
+            done = act(*arguments)
+            if lost:
+                raise lost.pop()
+            return done
+
+        monkeypatch.setattr(storage, name, losing_the_first)
+        claim = claimed(study)
+        (trial,) = study.trials()
+        assert (claim.trial_id, claim.slot, trial.state) == (trial._trial_id, 0, TrialState.RUNNING)
+        assert record.SETUP in trial.user_attrs
+        assert (trial.params["model.dropout"] == 0.125) == queued
+        assert claimed(study).slot == 1
+        assert study.claim(ME, Drawing(sampler="auto")) is None
+
+
+def test_a_fault_in_drawing_is_a_failure_of_the_slot_and_after_three_the_study_goes_on(
+    storage: RDBStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = open_study(storage, "s", wanted(), 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Space, "suggest", lambda *_: {}["what is missing"])
+        for _ in range(3):
+            assert study.claim(ME, Drawing(sampler="random")) is None
+    outcomes = [record.outcome_of(trial) for trial in study.trials()]
+    assert [outcome.reason for outcome in outcomes if outcome] == ["error"] * 3
+    assert all("KeyError: 'what is missing'" in outcome.message for outcome in outcomes if outcome)
+    assert claimed(study).slot == 1
+
+
+def test_signs_of_life_are_asked_for_before_anything_is_drawn(storage: RDBStorage) -> None:
+    study, seen = open_study(storage, "s", wanted(), 1), []
+
+    def begun(trial_id: int) -> None:
+        trial = storage.get_trial(trial_id)
+        seen.append((trial_id, trial.state, trial.params, trial.user_attrs[record.WORKER]))
+
+    claim = study.claim(ME, Drawing(sampler="random"), begun)
+    assert claim is not None
+    assert seen == [(claim.trial_id, TrialState.RUNNING, {}, ME)]
+    assert study.claim(ME, Drawing(sampler="random"), begun) is None
+    assert len(seen) == 1
+
+
+def test_an_attempt_that_another_program_ends_in_the_queue_is_not_begun(
+    storage: RDBStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = open_study(storage, "s", wanted(), 1)
+    study.optuna.enqueue_trial({})
+    trials = study.trials()
+    storage.set_trial_state_values(trials[0]._trial_id, TrialState.FAIL)
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "_fail_lost", lambda: trials)  # read a moment before
+        assert study.claim(ME, Drawing(sampler="random")) is None
+    assert claimed(study).slot == 0
 
 
 def test_a_trial_that_is_given_away_while_it_is_drawn_is_not_begun(storage: RDBStorage) -> None:

@@ -8,9 +8,16 @@ from contextlib import closing
 
 import optuna
 import pytest
+import sqlalchemy as sa
+from optuna.distributions import FloatDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import TrialModel
 from optuna.trial import FrozenTrial, TrialState
 
+from studies import storage as storage_module
+from studies.heartbeat import GRACE
+from studies.locks import FROZEN, IDLE
 from studies.storage import open_storage
 from studies.writing import end_trial, write_trial
 
@@ -91,6 +98,50 @@ def test_a_trial_that_does_not_run_is_not_ended(database_url: str) -> None:
         assert study.get_trials(deepcopy=False)[0].user_attrs == {}
         with pytest.raises(KeyError):
             end_trial(storage, waiting._trial_id + 1000, TrialState.FAIL, None, {"outcome": 1})
+
+
+@pytest.mark.parametrize("attributes", [{}, {"late": 1}])
+def test_an_ended_trial_takes_neither_attributes_nor_parameters(
+    database_url: str, attributes: dict[str, int]
+) -> None:
+    lr = FloatDistribution(0.0, 1.0)
+    with closing(open_storage(database_url, create=True)) as storage:
+        study = optuna.create_study(study_name="s", storage=storage)
+        trial_id = study.ask()._trial_id
+        assert end_trial(storage, trial_id, TrialState.FAIL, None, {"outcome": 1})
+        with pytest.raises(UpdateFinishedTrialError):
+            write_trial(storage, trial_id, attributes, [("lr", 0.5, lr)])
+        (ended,) = study.get_trials(deepcopy=False)
+        assert (ended.params, ended.user_attrs) == ({}, {"outcome": 1})
+
+
+def test_who_is_frozen_with_a_trials_row_does_not_hold_up_the_others(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction that was begun, and in which then nothing happens: as of a process that was stopped."""
+    monkeypatch.setitem(
+        storage_module._SESSION, "postgresql", ("SET idle_in_transaction_session_timeout = 700",)
+    )
+    with (
+        closing(open_storage(postgres_url, create=True)) as frozen,
+        closing(open_storage(postgres_url, create=False, write=True)) as other,
+    ):
+        trial_id = optuna.create_study(study_name="s", storage=frozen).ask()._trial_id
+        with frozen.engine.connect() as connection:
+            row = sa.select(TrialModel.trial_id).where(TrialModel.trial_id == trial_id)
+            connection.execute(row.with_for_update())
+            assert end_trial(other, trial_id, TrialState.FAIL, None, {"outcome": "lost"})
+            with pytest.raises(sa.exc.DBAPIError):  # and on waking it cannot go on
+                connection.execute(row)
+        assert not end_trial(frozen, trial_id, TrialState.COMPLETE, 0.5, {"outcome": "finished"})
+        assert frozen.get_trial(trial_id).user_attrs == {"outcome": "lost"}
+
+
+def test_frozen_transactions_end_before_the_locks_that_they_are_made_under(postgres_url: str) -> None:
+    assert IDLE < FROZEN < GRACE
+    with closing(open_storage(postgres_url, create=True)) as storage, storage.engine.connect() as connection:
+        limit = connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar()
+    assert limit == f"{IDLE}s"
 
 
 def test_an_end_that_cannot_be_written_whole_is_not_written(
