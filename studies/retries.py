@@ -69,7 +69,14 @@ _SQLITE = {
 }
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _POSTGRES_DAMAGED = {"XX001", "XX002"}  # a table's or an index's content is damaged
-_REFUSALS = ("authentication failed", "does not exist", "pg_hba.conf", "resolve host", "Name or service")
+_REFUSALS = (
+    "authentication failed",
+    "no password supplied",
+    "does not exist",
+    "pg_hba.conf",
+    "resolve host",
+    "Name or service",
+)
 """What no waiting mends when a storage is opened for the first time; psycopg has no codes for it."""
 _inside = threading.local()
 T = TypeVar("T")

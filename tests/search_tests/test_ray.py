@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from search.cluster.request import RayRequest
 from search.data.request import DataRequest
 from search.interrupts import Interrupts
 from search.placement import Placement, Resources
-from search.session import REFUSED, Session
+from search.session import HOPELESS, REFUSED, Session
 from search.workers import WorkerOrder
 from studies.record import outcome_of
 from studies.storage import open_storage
@@ -235,12 +236,18 @@ def test_workers_without_images_leave_with_one_line_and_those_without_a_place_wh
             return Session(study, order, screen, interrupts, start=start).run()
 
         assert run() == REFUSED
+        (said,) = lines
+        order = replace(order, storage_url=f"sqlite:///{folder}/gone.db")
+        assert run() == 1
+        assert lines[-1] == "workers keep dying without finishing a trial; giving up"
+        failures = [line for line in lines if line.startswith("a worker failed: ")]
+        assert len(failures) == HOPELESS
+        assert all("gone.db: holds no studies" in line for line in failures)
         take_the_only_core()
         study.set_total(0)
         assert run() == 0
-    assert len(lines) == 1
-    assert "a worker on " in lines[0]
-    assert f"--dataset: unknown data set '{str(folder)[:30]}" in lines[0]  # long ones are cut
+    assert "a worker on " in said
+    assert f"--dataset: unknown data set '{str(folder)[:30]}" in said  # long ones are cut
 
 
 def take_the_only_core() -> None:

@@ -102,6 +102,19 @@ def test_a_worker_joins_and_leaves_when_the_command_that_leads_is_stopped_or_at_
 
 
 @pytest.mark.slow
+def test_those_that_joined_leave_when_the_time_of_the_command_that_leads_is_up(
+    start: Start, sqlite_url: str
+) -> None:
+    leader = start(*run_words(sqlite_url, None, 1, "--timeout", "25s", "--epochs", str(LONG)))
+    assert soon(lambda: training(sqlite_url)), leader.output
+    joiner = start("worker", "s", "--storage", sqlite_url, "--workers", "1")
+    assert (leader.ended(), joiner.ended()) == (0, 0), joiner.output
+    assert "time is up; running trials were put back" in leader.output
+    assert "told to stop; running trials were put back" in joiner.output
+    assert all(trial.state.is_finished() for trial in trials_of(sqlite_url))
+
+
+@pytest.mark.slow
 def test_two_commands_that_begin_at_once_on_an_empty_database_close_the_total_together(
     start: Start, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

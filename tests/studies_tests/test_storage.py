@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -196,6 +196,29 @@ def test_idle_storage_holds_one_connection(postgres_url: str) -> None:
         engine = sa.create_engine(servers.POSTGRES, poolclass=sa.NullPool)
         with engine.connect() as connection:
             assert connection.execute(sa.text(count)).scalar() == 1
+
+
+def test_idle_storage_on_mysql_holds_two_connections_and_a_busy_one_four(mysql_url: str) -> None:
+    url = make_url(mysql_url)
+    count = f"SELECT count(*) FROM information_schema.processlist WHERE db = '{url.database}'"
+    engine = sa.create_engine(servers.MYSQL, poolclass=sa.NullPool)
+
+    def connections() -> int:
+        with engine.connect() as connection:
+            return int(connection.execute(sa.text(count)).scalar_one())
+
+    with closing(open_storage(mysql_url, create=True)) as storage:
+        with study_lock(storage, "s"):
+            storage.get_all_studies()
+            assert connections() == 2
+        assert connections() == 2
+        with ExitStack() as held:
+            for _ in range(4):
+                held.enter_context(storage.engine.connect())
+            assert connections() == 4
+            storage.engine.pool._timeout = 0.1  # type: ignore[attr-defined]
+            with pytest.raises(sa.exc.TimeoutError):
+                storage.engine.connect()
 
 
 def test_vanished_clients_are_noticed_by_the_servers(postgres_url: str, mysql_url: str) -> None:

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import faults
@@ -22,6 +23,7 @@ from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
+from private_servers import MissingError, PrivateServer, private_server
 from sqlalchemy.engine import make_url
 
 from studies import lasting
@@ -284,6 +286,32 @@ def test_what_waiting_does_not_mend_is_told_at_once(server_url: str, wrong: dict
     with pytest.raises(StorageError) as caught:
         open_storage(url, create=False, write=True, wait=True, outage=5)
     assert not isinstance(caught.value, OutageError)
+
+
+@pytest.mark.slow
+def test_a_wrong_password_is_told_at_once_even_by_those_that_wait() -> None:
+    try:
+        with private_server("postgresql") as server:
+            refuse_without_password(server)
+            for login in (":wr0ng@", "@"):
+                url = server.url.replace("postgres@", f"someone{login}")
+                with pytest.raises(StorageError, match="password") as caught:
+                    open_storage(url, create=False, write=True, wait=True, outage=5)
+                assert not isinstance(caught.value, OutageError)
+                assert "wr0ng" not in "".join(traceback.format_exception(caught.value))
+                assert "\n" not in str(caught.value)
+    except MissingError as error:
+        pytest.skip(str(error))
+
+
+def refuse_without_password(server: PrivateServer) -> None:
+    """Let the server know a user who must give a password."""
+    engine = sa.create_engine(server.url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("CREATE ROLE someone LOGIN PASSWORD 'r1ght'")
+        rules = Path(connection.exec_driver_sql("SHOW hba_file").scalar_one())
+        rules.write_text("host all someone 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
+        connection.exec_driver_sql("SELECT pg_reload_conf()")
 
 
 def test_storage_waits_for_a_connection_to_become_free(login: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
+from search.tables import closing_lines
 from spaces.domain import Choice, Domain, Floats, Integers
 from spaces.space import Space
 from studies.base import Claim
@@ -124,6 +125,23 @@ def test_only_completed_trials_are_on_the_leaderboard_and_every_slot_is_counted_
     assert summary.repeated == {"interrupted": 1, "running": 1}
     (given_up,) = summary.given_up
     assert (given_up.slot, given_up.trial, given_up.attempts, given_up.reason) == (3, 3, 1, "out of memory")
+
+
+def test_what_trials_ran_on_is_listed_where_it_differs(study: SearchStudy) -> None:
+    def ended_on(device: str, torch: str, lr: float) -> None:
+        of = claim(study, optimizer__lr=lr)
+        end(study, of, "finished", device=device, versions={"torch": torch, "cifar-search": "0.1.0+abc"})
+
+    ended_on("CPU", "2.15", 0.1)
+    ended_on("CPU", "2.15", 0.2)
+    assert not [line for line in closing_lines(summarize(study)) if "trained on" in line]
+    ended_on("H200", "2.15", 0.3)
+    ended_on("CPU", "2.11", 0.4)
+    assert [line for line in closing_lines(summarize(study)) if "trained on" in line] == [
+        "note: 2 of them trained on CPU with torch 2.15, cifar-search 0.1.0+abc",
+        "note: 1 of them trained on H200 with torch 2.15, cifar-search 0.1.0+abc",
+        "note: 1 of them trained on CPU with torch 2.11, cifar-search 0.1.0+abc",
+    ]
 
 
 def test_a_slot_is_given_up_with_the_last_line_of_its_last_attempt(study: SearchStudy) -> None:
