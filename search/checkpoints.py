@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from studies.base import Study
-from studies.folders import folder_of
+from studies.folders import CHECKPOINTS, folder_of
 
 EVERY = 10.0
 """Seconds between two checkpoints of a trial, at least."""
@@ -107,7 +107,7 @@ class Checkpoints:
 
 def checkpoint_folder(storage_url: str, study: Study) -> Path:
     """Where a study's checkpoints lie, for all its workers."""
-    return folder_of(storage_url, "checkpoints") / study.mark
+    return folder_of(storage_url, CHECKPOINTS) / study.mark
 
 
 def _sync_folder(folder: Path) -> None:

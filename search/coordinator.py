@@ -18,6 +18,7 @@ from search.tables import command_line, next_commands, summary_view
 from search.workers import WorkerOrder
 from spaces.space import Space
 from spaces.text import within
+from studies.folders import CHECKPOINTS, check_folder
 from studies.methods import check_pruner, check_sampler, resolve_pruner, resolve_sampler
 from studies.record import StudyRecord
 from studies.storage import open_storage, probe
@@ -65,6 +66,7 @@ def run_search(request: SearchRequest, screen: Screen, interrupts: Interrupts) -
             check_name(request.study)
     with within("--storage"):
         exists = probe(request.storage_url)
+    check_folder(request.storage_url, CHECKPOINTS)
     with find_crews(request.resources, request.ray, request.storage_url, interrupts) as crews:
         return _search(request, crews, screen, interrupts, exists)
 

@@ -14,6 +14,7 @@ from search.workers import WorkerOrder, prepare_workers
 from spaces.config import Configuration
 from spaces.text import within
 from studies.base import Study
+from studies.folders import CHECKPOINTS, check_folder
 from studies.opening import open_existing
 from studies.plan import PlanStudy
 from studies.storage import open_storage
@@ -57,6 +58,7 @@ def _order(
     from search.hardware import note_differences
     from search.prepare import shape_of
 
+    check_folder(where.storage_url, CHECKPOINTS)
     request, data = load_recorded(where, study.data, screen, interrupts)
     interrupts.check()
     placement = place(where.resources, _typical(study), shape_of(data)).for_slots(_owed(study))

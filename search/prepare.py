@@ -193,8 +193,8 @@ def check_recorded(data: ImageData, record: DataRecord, source: str) -> None:
     """
     if data.hash != record.hash:
         raise ValueError(
-            f"--dataset: the study's data have the hash {record.hash[:12]}, but {source} here has "
-            f"{data.hash[:12]}"
+            f"--dataset: the study's images, those of {record.name}, have the hash {record.hash[:12]}, but "
+            f"{source} here has {data.hash[:12]}: they must be the same"
         )
 
 

@@ -120,7 +120,8 @@ def closing_lines(summary: Summary) -> list[str]:
 
 def next_commands(summary: Summary, storage_url: str, default_url: str) -> list[str]:
     """What to type after a search."""
-    after = (["show"], ["confirm", "--top", "5", "--seeds", "5"], ["report", "-o", "report.html"])
+    repeat = [["confirm", "--top", "5", "--seeds", "5"]] if summary.leaderboard else []
+    after = [["show"], *repeat, ["report", "-o", "report.html"]]
     words = [[command, summary.name, *options] for command, *options in after]
     return [command_line(each, storage_url, default_url) for each in (*words, ["dashboard"])]
 

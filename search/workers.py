@@ -56,7 +56,7 @@ def work(order: WorkerOrder, device_name: str, stopping: Callable[[], bool]) -> 
     """Claim and train slots until none is left or ``stopping()``.
 
     Raises:
-        Refusal: if the study's data are not what this worker reads.
+        Refusal: if the study's data are not what this worker reads, or it cannot keep checkpoints.
     """
     import torch
 
@@ -66,6 +66,7 @@ def work(order: WorkerOrder, device_name: str, stopping: Callable[[], bool]) -> 
     from search.prepare import StudyData
     from search.training.lanes import make_lane
     from studies.artifacts import ArtifactStore, artifact_folder
+    from studies.folders import CHECKPOINTS, check_folder
     from studies.opening import open_existing
     from studies.storage import open_storage
 
@@ -74,6 +75,7 @@ def work(order: WorkerOrder, device_name: str, stopping: Callable[[], bool]) -> 
     storage = open_storage(order.storage_url, create=False, write=True, wait=True)
     study = open_existing(storage, order.study, order.pruner)
     try:
+        check_folder(order.storage_url, CHECKPOINTS)
         data = StudyData(order.data, study.data, device)
     except ValueError as error:
         raise Refusal(str(error)) from None

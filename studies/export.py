@@ -352,8 +352,7 @@ def _header(export: ExportedConfiguration) -> str:
     sure = f" (standard deviation {100 * score.spread:.2f} points)" if score.spread is not None else ""
     if score.low is not None and score.high is not None:
         level = f"{100 * score.confidence:g} % " if score.confidence else ""
-        low, high = 100 * max(score.low, 0.0), 100 * min(score.high, 1.0)
-        sure += f", {level}interval {low:.2f} to {high:.2f} %"
+        sure += f", {level}interval {100 * score.low:.2f} to {100 * score.high:.2f} %"
     picked = " Picked for its score in a search, it is likely to do a little worse."
     if not score.kind.endswith("the search"):
         picked = " The interval is of its own runs, and does not pay for its having been picked by them."

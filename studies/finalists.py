@@ -258,7 +258,7 @@ def _finalist(
         accuracies=tuple(values),
         mean=fmean(values),
         spread=stdev(values) if several else None,
-        interval=mean_interval(values, CONFIDENCE) if several else None,
+        interval=mean_interval(values, CONFIDENCE, (0.0, 1.0)) if several else None,
         difference=difference,
         distinguished=distinguished,
         cheapest=cheapest,

@@ -25,7 +25,11 @@ class Interval:
     high: float
 
 
-def mean_interval(values: Sequence[float] | Values, confidence: float = 0.95) -> Interval | None:
+def mean_interval(
+    values: Sequence[float] | Values,
+    confidence: float = 0.95,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> Interval | None:
     """Student's t interval of the mean that ``values`` were drawn around.
 
     Assumes independent values that are about normal. For one mean by itself: of several, the best of which
@@ -34,6 +38,7 @@ def mean_interval(values: Sequence[float] | Values, confidence: float = 0.95) ->
     Args:
         values: any number of them, in any unit.
         confidence: coverage, in (0, 1).
+        within: the least and the greatest value that there can be; the interval is cut off there.
 
     Returns:
         None for fewer than two values, or for values that are all alike.
@@ -45,7 +50,8 @@ def mean_interval(values: Sequence[float] | Values, confidence: float = 0.95) ->
     if len(sample) < 2 or _is_rounding(float(sample.std(ddof=1)), sample):
         return None
     half = stats.t.ppf((1 + confidence) / 2, len(sample) - 1) * sample.std(ddof=1) / math.sqrt(len(sample))
-    return Interval(float(sample.mean() - half), float(sample.mean() + half))
+    low, high = float(sample.mean() - half), float(sample.mean() + half)
+    return Interval(max(within[0], low), min(within[1], high))
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,8 @@ def _open(url: URL, *, create: bool, write: bool, outage: float, **options: Any)
     target = _resolved(url)
     if _is_sqlite(target):
         sqlite.check_file(_path(target), write=write)
+        if not create and not _path(target).exists():
+            raise StorageError("the file does not exist")
         if write:
             check_host(_path(target))
     ready = _is_set_up(target, write=write)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -178,12 +179,16 @@ def check_name(name: str) -> str:
     """Return ``name`` if a study may be called so.
 
     Raises:
-        ValueError: if it is blank, too long, not printable, or would look like an option.
+        ValueError: if it is blank, too long, not printable, or would look like an option or a plan's name.
     """
     if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable() or name[0] == "-":
         raise ValueError(
             f"must have 1 to {LONGEST_NAME} printable characters, the first not a dash, but got {len(name)}: "
             f"{brief(name)}"
+        )
+    if re.search(r"/(confirm(-\d+-fold)?|ablate)$", name):
+        raise ValueError(
+            f"must not end in /confirm or /ablate, which name repetitions, but got {brief(name)}"
         )
     return name
 

@@ -121,6 +121,9 @@ OPTIONS = [
     (("--study", "a\u202eb"), ["--study", "1 to 200 printable characters", r"'a\u202eb'"]),
     (("--study", "a\x1b[31mb"), ["--study", "1 to 200 printable characters", r"'a\x1b[31mb'"]),
     (("--study", ""), ["--study: must not be empty"]),
+    (("--study", "a/confirm"), ["--study: must not end in /confirm or /ablate", "'a/confirm'"]),
+    (("--study", "a/confirm-5-fold"), ["--study: must not end in /confirm or /ablate"]),
+    (("--study", "a/ablate"), ["--study: must not end in /confirm or /ablate"]),
     (("--dataset", ""), ["--dataset: must not be empty"]),
     (("--dataset", "x" * 5000), ["--dataset", "unknown data set 'xxx", "existing folder"]),
     (("--dataset", "[red]x[/y]"), ["--dataset", "unknown data set '[red]x[/y]'"]),
@@ -432,6 +435,36 @@ def test_a_damaged_database_is_refused_and_not_touched(folder: Path, words: tupl
             file.seek((page - 1) * size)
             file.write(b"\xa5" * size)
     check(folder, words, [f"{database.name}: the database is damaged: "])
+
+
+# --- a place for checkpoints that is none
+
+
+def test_checkpoints_that_can_never_be_kept(folder: Path, postgres_url: str) -> None:
+    run = (*RUN, "--trials", "1", "--workers", "1")
+    (folder / "cifar-search.db.checkpoints").write_text("mine")
+    parts = [
+        "checkpoints: must be kept in",
+        "cifar-search.db.checkpoints is none (Not a directory)",
+        "rename it",
+    ]
+    check(folder, run, parts)
+    (folder / "file").write_text("mine")
+    words = (*run, "--storage", postgres_url)
+    for shared in (str(folder / "file"), str(folder / "file" / "below"), "/proc/none"):
+        line = refused(folder, *words, CIFAR_SEARCH_SHARED=shared)
+        assert "checkpoints: must be kept in a folder that can be written, but /" in line
+        assert line.endswith("let $CIFAR_SEARCH_SHARED name another")
+
+
+# --- images of another data set
+
+
+def test_workers_take_no_other_images(folder: Path) -> None:
+    with closing(open_storage(f"sqlite:///{folder / 'cifar-search.db'}", create=True)) as storage:
+        make_study(storage, MARKED, 3, "s")
+    check(folder, ("worker", "s", "--dataset", "cifar10"), ["--dataset", "those of digits", "got cifar10"])
+    check(folder, ("worker", "s"), ["--dataset", "those of digits, have the hash d, but digits here has"])
 
 
 # --- a study of another space

@@ -18,8 +18,10 @@ from studies.base import Study
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-TITLE_WIDTH, LINE_HEIGHT = 48, 20
+TITLE_WIDTH, LINE_HEIGHT = 40, 20
 """Characters, and pixels, of a line of a figure's title."""
+CARD_HEIGHT = 460
+"""Pixels of the place that the dashboard has for a figure; it cuts off what is higher."""
 LARGEST = 60_000
 """Characters of a figure: it is cut into attributes of 2,045, which every browser reads every few seconds."""
 
@@ -50,6 +52,7 @@ def compact(figure: Figure) -> str:
     layout = tree.get("layout", {})
     layout.pop("template", None)
     _narrow(layout)
+    _lower(layout)
     return json.dumps(_short(tree), separators=(",", ":"), allow_nan=False)
 
 
@@ -69,6 +72,17 @@ def _narrow(layout: dict[str, Any]) -> None:
         layout["margin"]["t"] += more
     if "height" in layout:
         layout["height"] += more
+
+
+def _lower(layout: dict[str, Any]) -> None:
+    """Fit a figure of many rows to its place, with smaller words beside them."""
+    height = layout.get("height", 0)
+    if height <= CARD_HEIGHT:
+        return
+    layout["height"] = CARD_HEIGHT
+    for name, axis in layout.items():
+        if name.startswith("yaxis"):
+            axis["tickfont"] = {"size": max(6, round(12 * CARD_HEIGHT / height))}
 
 
 def _short(value: Any) -> Any:

@@ -20,6 +20,7 @@ from search.tables import command_line
 from search.workers import WorkerOrder
 from spaces.config import Configuration
 from spaces.text import within
+from studies.folders import CHECKPOINTS, check_folder
 from studies.plan import PlannedEntry, PlanRecord, PlanStudy
 from studies.record import DataRecord, SplitSpec
 from studies.storage import open_storage
@@ -114,9 +115,14 @@ def load_recorded(
     Raises:
         ValueError: if they are not there, or are not those recorded.
     """
-    from search.data.sources import load
+    from search.data.sources import SOURCES, load
     from search.prepare import check_recorded
 
+    if where.dataset in SOURCES and where.dataset != recorded.name:
+        raise ValueError(
+            f"--dataset: the study's images are those of {recorded.name}, but got {where.dataset}: leave the "
+            "option out, or name a folder of the same images"
+        )
     source = where.dataset or recorded.source
     if not source:
         raise ValueError("--dataset: must be given, since the study does not say where its images are")
@@ -138,6 +144,7 @@ def check_data(
     from search.prepare import resolve_device, split_of
 
     resolve_device(where.resources.device)
+    check_folder(where.storage_url, CHECKPOINTS)
     request, data = load_recorded(where, start.data, screen, interrupts)
     fresh = start.split.model_copy(update={"pooled": True})
     if folds is not None:

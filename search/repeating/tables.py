@@ -49,7 +49,7 @@ def _finalist_cells(finalist: Finalist, found: Finalists) -> list[str | Text]:
         percent(finalist.search_accuracy),
         percent(finalist.mean),
         points(finalist.spread),
-        within_unit(finalist.interval),
+        between(finalist.interval),
         points(finalist.gap, signed=True),
         between(finalist.difference, signed=True),
         duration(finalist.seconds),
@@ -159,11 +159,6 @@ def between(interval: Interval | None, signed: bool = False) -> str:
     if interval is None:
         return "-"
     return f"{points(interval.low, signed)} to {points(interval.high, signed)}"
-
-
-def within_unit(interval: Interval | None) -> str:
-    """An interval of an accuracy: what lies below 0 or above 100 % is cut off."""
-    return between(interval and Interval(max(0.0, interval.low), min(1.0, interval.high)))
 
 
 def large(count: int | None) -> str:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from studies.statistics import mean_interval
 
 CONFIDENCE = 0.95
+SHARE = (0.0, 1.0)
+"""Between what an accuracy lies."""
 PER_CLASS = ("precision", "recall", "f1")
 
 
@@ -48,13 +50,15 @@ def confusion(labels_N: NDArray[np.int64], predicted_N: NDArray[np.int64], class
     return counts_KK
 
 
-def over_seeds(values: Sequence[float | None]) -> dict[str, Any] | None:
+def over_seeds(
+    values: Sequence[float | None], within: tuple[float, float] = (0.0, math.inf)
+) -> dict[str, Any] | None:
     """Mean, standard deviation and Student's t interval of a figure over trainings that differ by their seeds
     alone; None if a value is missing. The interval says nothing about another sample of images."""
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return None
-    interval = mean_interval(known, CONFIDENCE)
+    interval = mean_interval(known, CONFIDENCE, within)
     return {
         "n": len(known),
         "mean": statistics.fmean(known),

@@ -35,7 +35,7 @@ from search.placement import processes_on
 from search.prepare import check_fit, resolve_precision
 from search.retraining.exported import device_for, exported_split, load_exported, request_of
 from search.retraining.look_keeper import LookKeeper
-from search.retraining.measures import over_seeds, per_class_over_seeds
+from search.retraining.measures import SHARE, over_seeds, per_class_over_seeds
 from search.retraining.screen import RetrainScreen
 from search.retraining.seed_run import SeedOrder, joined, main
 from search.retraining.trained import (
@@ -353,10 +353,10 @@ def summary(runs: Sequence[Mapping[str, Any]], config: TrainedConfiguration) -> 
     if judged:
         figures = {
             f"{judged}_images": runs[0][f"{judged}_images"],
-            f"{judged}_accuracy": over_seeds([run["accuracy"] for run in runs]),
+            f"{judged}_accuracy": over_seeds([run["accuracy"] for run in runs], SHARE),
             f"{judged}_loss": over_seeds([run["loss"] for run in runs]),
             f"{judged}_accuracy_with_test_time_augmentation": over_seeds(
-                [run["tta_accuracy"] for run in runs]
+                [run["tta_accuracy"] for run in runs], SHARE
             ),
             "per_class": per_class_over_seeds([run["per_class"] for run in runs]),
             "confusion_matrix": np.sum([run["confusion_matrix"] for run in runs], axis=0).tolist(),

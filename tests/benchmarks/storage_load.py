@@ -252,6 +252,7 @@ def closed_trial(space: Space, drawn: optuna.Study, slot: int, worker: str) -> F
         record.SLOT: slot,
         record.ATTEMPT: 1,
         record.WORKER: worker,
+        record.CLAIM: secrets.token_hex(16),
         record.SETUP: setup.model_dump(mode="json"),
         record.history_key(0): history(curve).pieces()[0],
         record.OUTCOME: outcome(curve).model_dump(mode="json"),

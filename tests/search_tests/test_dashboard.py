@@ -30,7 +30,7 @@ from optuna.trial import TrialState
 
 from search.cli import app as cli
 from search.dashboard import content, refresh
-from search.dashboard.graphs import LARGEST, compact, save_graph
+from search.dashboard.graphs import CARD_HEIGHT, LARGEST, compact, save_graph
 from search.dashboard.guard import Guard, as_in_url, is_this_machine_only, names_of_machine
 from search.dashboard.notes import study_note, trial_note
 from search.dashboard.refresh import NOTED, Refresher, noted
@@ -563,6 +563,18 @@ def test_a_figure_of_arrays_keeps_its_numbers() -> None:
     data = json.loads(compact(figure))["data"][0]
     assert data["z"] == [[0.25, None], [1, 2]]
     assert data["x"] == [1, 2]
+
+
+def test_a_figure_that_is_higher_than_its_place_is_lowered_with_smaller_words_beside_its_rows() -> None:
+    def layout_of(height: int) -> dict[str, Any]:
+        axes = {"yaxis": {"tickfont": {"size": 12}}, "xaxis": {"tickfont": {"size": 12}}}
+        layout: dict[str, Any] = json.loads(compact(go.Figure(layout={"height": height, **axes})))["layout"]
+        return layout
+
+    high, low = layout_of(2 * CARD_HEIGHT), layout_of(CARD_HEIGHT)
+    assert (high["height"], low["height"]) == (CARD_HEIGHT, CARD_HEIGHT)
+    assert (high["yaxis"]["tickfont"]["size"], low["yaxis"]["tickfont"]["size"]) == (6, 12)
+    assert high["xaxis"]["tickfont"]["size"] == 12
 
 
 # --- the process

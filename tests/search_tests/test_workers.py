@@ -43,7 +43,7 @@ def said_by_a_worker(folder: Path, url: str) -> str:
 def test_a_worker_without_its_database_ends_with_one_line(tmp_path: Path) -> None:
     line = said_by_a_worker(tmp_path, f"sqlite:///{tmp_path / 'gone.db'}")
     assert line.startswith("cifar-search: a worker ends: storage sqlite")
-    assert line.endswith("gone.db: holds no studies")
+    assert line.endswith("gone.db: the file does not exist")
 
 
 @pytest.mark.slow

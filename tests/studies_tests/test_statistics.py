@@ -39,6 +39,11 @@ def test_the_interval_of_a_mean_is_that_of_scipys_t_test(confidence: float) -> N
     assert mean_interval(values, confidence) == Interval(
         pytest.approx(expected.low, rel=1e-12), pytest.approx(expected.high, rel=1e-12)
     )
+    middle = float(values.mean())
+    assert mean_interval(values, confidence, (0.0, middle)) == Interval(
+        pytest.approx(expected.low, rel=1e-12), middle
+    )
+    assert mean_interval(values, confidence, (middle, 1.0)).low == middle
 
 
 @pytest.mark.parametrize("values", [[], [0.5], [0.7, 0.7, 0.7], [0.1 + 0.2, 0.3, 0.3], [0.0, 0.0]])
