@@ -463,8 +463,14 @@ def test_checkpoints_that_can_never_be_kept(folder: Path, postgres_url: str) -> 
 def test_workers_take_no_other_images(folder: Path) -> None:
     with closing(open_storage(f"sqlite:///{folder / 'cifar-search.db'}", create=True)) as storage:
         make_study(storage, MARKED, 3, "s")
-    check(folder, ("worker", "s", "--dataset", "cifar10"), ["--dataset", "those of digits", "got cifar10"])
-    check(folder, ("worker", "s"), ["--dataset", "those of digits, have the hash d, but digits here has"])
+    for words, part in (
+        (("--dataset", "cifar10"), "those of digits, but got cifar10: leave the option out"),
+        (("--dataset", "digits"), "those of digits, have the hash d, but digits here has"),
+    ):
+        code, out, error = called(folder, "worker", "s", *words)
+        assert (code, out, len(error.splitlines())) == (2, "", 1)
+        assert error.startswith("cifar-search: --dataset: the study's images")
+        assert part in error
 
 
 # --- a study of another space

@@ -114,6 +114,7 @@ SUMMARY = Summary(
     seconds_trained=130.0,
     seconds_saved=42.0,
     device=("CPU",),
+    environments={},
     notices=("continued elsewhere",),
 )
 
