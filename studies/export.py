@@ -52,6 +52,16 @@ class ExportRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+def _written_time(value: Any) -> Any:
+    """A time as it is written, in ISO 8601; numbers are no times."""
+    if isinstance(value, datetime):
+        return value
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"must be a time such as 2026-11-21T20:00:00Z, but got {brief(value)}") from None
+
+
 class Score(ExportRecord):
     """Validation accuracy (0 to 1) of the configuration: over how many runs, and how sure."""
 
@@ -107,7 +117,7 @@ class ExportedConfiguration(ExportRecord):
 
     format: Annotated[Literal[1], BeforeValidator(_no_truth_value)] = 1
     command: str
-    exported: AwareDatetime
+    exported: Annotated[AwareDatetime, BeforeValidator(_written_time)]
     question: str
     space: str
     space_fingerprint: str

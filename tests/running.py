@@ -63,7 +63,7 @@ class Command:
             stdout=output,
             stderr=output,
             start_new_session=True,
-            preexec_fn=_take_terminal if terminal else None,
+            preexec_fn=_take_terminal if terminal else _as_in_a_shell,
         )
         os.close(output)
 
@@ -100,10 +100,16 @@ class Command:
         return soon(lambda: not self.others())
 
 
+def _as_in_a_shell() -> None:
+    """Let a terminal that is closed end the process, though it may not end the tests (nohup)."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def _take_terminal() -> None:
     import fcntl
     import termios
 
+    _as_in_a_shell()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 

@@ -211,6 +211,8 @@ def test_what_yaml_1_1_would_misread_is_read(folder: Path) -> None:
 
 
 EXPORTS = [
+    ("\nexported: ", "\nexported: 1 # ", ["exported", "must be a time such as", "got 1"]),
+    ("\nexported: ", "\nexported: '1' # ", ["exported", "must be a time such as", "got '1'"]),
     ("format: 1", "format: 99", ["format: input should be 1, but got 99"]),
     ("\nquestion:", "\nquestoin:", ["question: field required"]),
     ("\nscore:", "\nspeed: 1\nscore:", ["unknown key 'speed'"]),
