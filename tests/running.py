@@ -28,7 +28,7 @@ TINY = """
 question: Which learning rate?
 base:
   model: {name: vgg, widths: [4], convolutions: 1, head: 0, normalization: none}
-  training: {epochs: 600, batch_size: 64}
+  training: {epochs: 1500, batch_size: 64}
 parameters:
   optimizer.lr: {float: [1e-3, 0.3], log: true, role: nuisance}
   model.dropout: {float: [0.0, 0.5], step: 0.1, role: scientific}

@@ -33,7 +33,7 @@ __all__ = ["data_folder", "start"]
 Start = Callable[..., Command]
 OUTAGE = 5.0
 """Seconds."""
-LONG = 600
+LONG = 2000
 """Epochs of a trial that takes some seconds."""
 
 
