@@ -170,9 +170,7 @@ def persist(
     try:
         return call()
     except Exception as error:
-        if is_damage(error):
-            message = clean_message(error, url)
-            raise StorageError(f"storage {masked(url)}: the database is damaged: {message}") from None
+        _refuse_damage(error, url)
         if not passing(error):
             raise
     finally:
@@ -187,8 +185,18 @@ def persist(
         raise OutageError(
             f"storage {masked(url)}: could not be used for {limit:g} s: {clean_message(cause, url)}"
         ) from None
+    except Exception as error:
+        _refuse_damage(error, url)
+        raise
     finally:
         _inside.a_call = False
+
+
+def _refuse_damage(error: Exception, url: URL) -> None:
+    """Tell of a damaged database in one line."""
+    if is_damage(error):
+        message = clean_message(error, url)
+        raise StorageError(f"storage {masked(url)}: the database is damaged: {message}") from None
 
 
 def _unless_done(call: Callable[[], T], done: Callable[[], T | None] | None) -> T:
