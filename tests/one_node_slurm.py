@@ -8,13 +8,12 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PATIENCE = 120
-"""Seconds to wait for anything at all on a busy machine."""
+from running import PATIENCE, soon
+
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "scancel")
 _CONFIGURATION = """
 ClusterName=one
@@ -109,16 +108,6 @@ def one_node() -> Iterator[Slurm]:
     finally:
         slurm.close()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def soon(happened: Callable[[], object]) -> bool:
-    """Whether something happens while one is patient."""
-    deadline = time.monotonic() + PATIENCE
-    while not happened():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.2)
-    return True
 
 
 def _free_port() -> int:

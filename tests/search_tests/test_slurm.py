@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from one_node_slurm import Slurm, one_node, soon, why_not
+from one_node_slurm import Slurm, one_node, why_not
 from optuna.trial import TrialState
-from running import Command, closed_exactly, run_words, start, training, trials_of
+from running import Command, closed_exactly, run_words, soon, start, training, trials_of
 
 from studies.record import outcome_of, slot_of
 
