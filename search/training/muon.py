@@ -2,41 +2,44 @@
 
 Every step is a function of tensors on the device: nothing is read from it, and shapes never change.
 
-Shapes: R rows (filters), C columns (everything else).
+Shapes: B matrices in a batch, R rows (filters), C columns (everything else).
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections import defaultdict
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+
+from search.training.foreach import ForeachOptimizer, Group, count_step
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Jordan's coefficients: steep at 0, so that small singular values grow fast, at the price of ending within
 about [0.7, 1.2] in place of at 1."""
 
 
-def orthogonalize(matrix_RC: Tensor, iterations: int) -> Tensor:
-    """Roughly U V^T of the matrix U S V^T: every singular value brought near 1.
+def orthogonalize(matrices_BRC: Tensor, iterations: int) -> Tensor:
+    """Roughly U V^T of each matrix U S V^T: every singular value brought near 1.
 
-    X = G / ||G||; then, ``iterations`` times, X = a X + (b A + c A^2) X with A = X X^T (Newton-Schulz). In
-    bf16 on CUDA, where the iteration is stable and fast.
+    X = G / ||G||; then, ``iterations`` times, X = a X + (b A + c A^2) X with A = X X^T (Newton-Schulz), or
+    X = a X + X (b A + c A^2) with A = X^T X, which is smaller where R > C and comes to the same. In bf16 on
+    CUDA, where the iteration is stable and fast.
     """
     a, b, c = QUINTIC
-    tall = matrix_RC.shape[0] > matrix_RC.shape[1]
-    x = matrix_RC.T if tall else matrix_RC
-    x = x / (x.norm() + 1e-7)
+    tall = matrices_BRC.shape[1] > matrices_BRC.shape[2]
+    x: Tensor = matrices_BRC / (torch.linalg.vector_norm(matrices_BRC, dim=(1, 2), keepdim=True) + 1e-7)
     x = x.bfloat16() if x.is_cuda else x
     for _ in range(iterations):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    orthogonal_RC: Tensor = x.T if tall else x
-    return orthogonal_RC.to(matrix_RC.dtype)
+        gram = torch.bmm(x.mT, x) if tall else torch.bmm(x, x.mT)
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        left, right = (x, polynomial) if tall else (polynomial, x)
+        x = torch.baddbmm(x, left, right, beta=a)
+    return x.to(matrices_BRC.dtype)
 
 
-class Muon(Optimizer):
+class Muon(ForeachOptimizer):
     """Muon in the groups with ``orthogonal``, AdamW in the others, at one learning rate for both.
 
     Orthogonal: m = momentum * m + (1 - momentum) * g; with Nesterov's momentum u = momentum * m
@@ -47,7 +50,7 @@ class Muon(Optimizer):
 
     def __init__(
         self,
-        groups: list[dict[str, Any]],
+        groups: list[Group],
         lr: Tensor,
         *,
         momentum: float,
@@ -57,55 +60,69 @@ class Muon(Optimizer):
         betas: tuple[float, float],
         eps: float,
     ) -> None:
-        """``lr`` is a 0-d tensor on the parameters' device, read anew at every step."""
-        defaults = {
-            "lr": lr,
-            "weight_decay": 0.0,
-            "orthogonal": False,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "iterations": iterations,
-            "adamw_ratio": adamw_ratio,
-            "betas": betas,
-            "eps": eps,
-            "capturable": True,  # torch then keeps "step" on the device when a state is loaded
-        }
-        super().__init__(groups, defaults)
+        """``momentum`` and ``betas`` are in [0, 1), the others above 0."""
+        super().__init__(
+            groups,
+            lr,
+            orthogonal=False,
+            momentum=momentum,
+            nesterov=nesterov,
+            iterations=iterations,
+            adamw_ratio=adamw_ratio,
+            betas=betas,
+            eps=eps,
+        )
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002 (torch's signature)
-        """One update of every parameter that has a gradient."""
-        for group in self.param_groups:
-            update = self._orthogonal_step if group["orthogonal"] else self._adamw_step
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    update(group, parameter, parameter.grad)
+    def _update(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
+        update = self._orthogonal_update if group["orthogonal"] else self._adamw_update
+        update(group, parameters, gradients)
 
-    def _orthogonal_step(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
-        state, momentum = self.state[parameter], group["momentum"]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        mean = state["momentum"].lerp_(gradient, 1 - momentum)
-        update = gradient.lerp(mean, momentum) if group["nesterov"] else mean
-        update_RC = orthogonalize(update.flatten(1), group["iterations"])
-        rows, columns = update_RC.shape
-        _decay(parameter, group["lr"], group["weight_decay"])
-        parameter.sub_(group["lr"] * max(1.0, rows / columns) ** 0.5 * update_RC.view_as(parameter))
+    def _orthogonal_update(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
+        means, momentum = self._states(parameters, "mean"), group["momentum"]
+        torch._foreach_lerp_(means, gradients, 1 - momentum)
+        updates = list(torch._foreach_lerp(gradients, means, momentum)) if group["nesterov"] else means
+        steps = _orthogonalized(updates, group["iterations"])
+        torch._foreach_mul_(steps, [_growth(parameter) for parameter in parameters])
+        torch._foreach_mul_(steps, group["lr"])
+        if group["weight_decay"]:
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_sub_(parameters, steps)
 
-    def _adamw_step(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
-        state, (beta1, beta2), lr = self.state[parameter], group["betas"], group["lr"] * group["adamw_ratio"]
-        if not state:
-            state["step"] = torch.zeros((), device=parameter.device)
-            state["mean"] = torch.zeros_like(parameter)
-            state["square"] = torch.zeros_like(parameter)
-        state["step"] += 1
-        mean = state["mean"].lerp_(gradient, 1 - beta1)
-        square = state["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        scale = (square / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
-        _decay(parameter, lr, group["weight_decay"])
-        parameter.sub_(lr / (1 - beta1 ** state["step"]) * mean / scale)
+    def _adamw_update(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
+        count = count_step(group).float()  # as the kernel wants it, for each parameter
+        beta1, beta2 = group["betas"]
+        torch._fused_adamw_(
+            parameters,
+            gradients,
+            self._states(parameters, "mean"),
+            self._states(parameters, "square"),
+            [],
+            [count] * len(parameters),
+            lr=group["lr"] * group["adamw_ratio"],
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
 
 
-def _decay(parameter: Tensor, lr: Tensor, weight_decay: float) -> None:
-    if weight_decay:
-        parameter.mul_(1 - lr * weight_decay)
+def _orthogonalized(updates: list[Tensor], iterations: int) -> list[Tensor]:
+    """Each update as a matrix of filters by all else, orthogonalized: one batch for each shape."""
+    alike: dict[torch.Size, list[int]] = defaultdict(list)
+    for index, update in enumerate(updates):
+        alike[update.shape].append(index)
+    found: dict[int, Tensor] = {}
+    for shape, indices in alike.items():
+        matrices_BRC = torch.stack([updates[index] for index in indices]).flatten(2)
+        batch = orthogonalize(matrices_BRC, iterations).view(len(indices), *shape)
+        found.update(zip(indices, batch.unbind(), strict=True))
+    return [found[index] for index in range(len(updates))]
+
+
+def _growth(parameter: Tensor) -> float:
+    """What tall matrices are multiplied by, so that an output moves as far as that of a square one."""
+    rows = parameter.shape[0]
+    columns = parameter.numel() // rows
+    return math.sqrt(max(1.0, rows / columns))

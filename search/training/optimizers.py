@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from search.training.adagrad import Adagrad
+from search.training.adamax import Adamax
 from search.training.muon import Muon
+from search.training.nadam import NAdam
+from search.training.radam import RAdam
 from search.training.registry import Registry
 from spaces import config
 
@@ -88,14 +91,12 @@ def adamw(optimizer: config.AdamW, groups: Groups, lr: Tensor) -> Optimizer:
 
 @optimizers.register("nadam")
 def nadam(optimizer: config.NAdam, groups: Groups, lr: Tensor) -> Optimizer:
-    return torch.optim.NAdam(groups, lr=lr, **_adaptive(optimizer), foreach=lr.is_cuda, capturable=lr.is_cuda)
+    return NAdam(groups, lr, **_adaptive(optimizer))
 
 
 @optimizers.register("adamax")
 def adamax(optimizer: config.Adamax, groups: Groups, lr: Tensor) -> Optimizer:
-    return torch.optim.Adamax(
-        groups, lr=lr, **_adaptive(optimizer), foreach=lr.is_cuda, capturable=lr.is_cuda
-    )
+    return Adamax(groups, lr, **_adaptive(optimizer))
 
 
 @optimizers.register("rmsprop")
@@ -113,12 +114,12 @@ def rmsprop(optimizer: config.RMSprop, groups: Groups, lr: Tensor) -> Optimizer:
 
 @optimizers.register("radam")
 def radam(optimizer: config.RAdam, groups: Groups, lr: Tensor) -> Optimizer:
-    return torch.optim.RAdam(groups, lr=lr, **_adaptive(optimizer), foreach=lr.is_cuda, capturable=lr.is_cuda)
+    return RAdam(groups, lr, **_adaptive(optimizer))
 
 
 @optimizers.register("adagrad")
 def adagrad(optimizer: config.Adagrad, groups: Groups, lr: Tensor) -> Optimizer:
-    return Adagrad(groups, lr, optimizer.eps)
+    return Adagrad(groups, lr, eps=optimizer.eps)
 
 
 @optimizers.register("adadelta")
