@@ -1,8 +1,8 @@
 """Decoded images on disk: made once, mapped into memory ever after, shared by all processes.
 
 Each part of a data set has a folder of its own, named by what identifies its contents: ``images.npy``,
-``labels.npy`` and ``meta.json``. It is written under another name and renamed when complete, so that it is
-there whole or not at all, and two processes that make it at once both end well.
+``labels.npy``, ``sums.npy`` and ``meta.json``. It is written under another name and renamed when complete, so
+that it is there whole or not at all, and two processes that make it at once both end well.
 
 Shape suffixes: N images, H height, W width, C channels.
 """
@@ -22,10 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from search.data.images import Contents, ImageData, Part, Progress, one_line
+from search.data.images import Contents, ImageData, Part, Progress, Sums, channel_sums, one_line
 
-FORMAT = 2
-"""Raise it whenever the same files would give other contents: older caches are then not found any more."""
+FORMAT = 3
+"""Raise it whenever the same files would give other contents, or a folder holds other files:
+older caches are then not found any more."""
 
 
 def cached(part: Part, directory: Path, progress: Progress | None = None) -> ImageData:
@@ -57,8 +58,9 @@ def _build(part: Part, folder: Path, progress: Progress | None) -> None:
 def _write(draft: Path, contents: Contents, progress: Progress | None) -> None:
     digest = hashlib.sha256(json.dumps([contents.classes, contents.shape_NHWC, contents.n_train]).encode())
     digest.update(contents.labels_N.astype("<i8").tobytes())
-    converted = _write_images(draft / "images.npy", contents, digest, progress)
+    sums_N2C, converted = _write_images(draft / "images.npy", contents, digest, progress)
     np.save(draft / "labels.npy", contents.labels_N, allow_pickle=False)
+    np.save(draft / "sums.npy", sums_N2C, allow_pickle=False)
     meta = {
         "classes": contents.classes,
         "n_train": contents.n_train,
@@ -70,9 +72,13 @@ def _write(draft: Path, contents: Contents, progress: Progress | None) -> None:
     (draft / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
-def _write_images(path: Path, contents: Contents, digest: Any, progress: Progress | None) -> Counter[str]:
+def _write_images(
+    path: Path, contents: Contents, digest: Any, progress: Progress | None
+) -> tuple[Sums, Counter[str]]:
+    """Write and digest the images; return their channel sums, and how many were converted."""
     # written as a file and not through a map, where a full disk would kill the process
     converted: Counter[str] = Counter()
+    sums: list[Sums] = []
     done, total = 0, contents.shape_NHWC[0]
     header = {"descr": "|u1", "fortran_order": False, "shape": contents.shape_NHWC}
     with path.open("wb") as file:
@@ -81,6 +87,7 @@ def _write_images(path: Path, contents: Contents, digest: Any, progress: Progres
             pixels = np.ascontiguousarray(images_NHWC)
             file.write(pixels.data)
             digest.update(pixels.data)
+            sums.append(channel_sums(pixels))
             converted.update(modes)
             done += len(pixels)
             if progress:
@@ -88,7 +95,7 @@ def _write_images(path: Path, contents: Contents, digest: Any, progress: Progres
         file.flush()
         os.fsync(file.fileno())
     assert done == total
-    return converted
+    return np.concatenate(sums), converted
 
 
 def _publish(draft: Path, folder: Path) -> None:
@@ -108,6 +115,7 @@ def _read(part: Part, folder: Path) -> ImageData:
             classes=tuple(meta["classes"]),
             images_NHWC=np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False),
             labels_N=np.load(folder / "labels.npy", allow_pickle=False),
+            sums_N2C=np.load(folder / "sums.npy", allow_pickle=False),
             n_train=meta["n_train"],
             mirrors=meta["mirrors"],
             hash=meta["hash"],

@@ -5,46 +5,52 @@ Shape suffixes: N images, M some of them, H height, W width, C channels.
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search.data.images import ImageData, Images, Labels
+from search.data.images import ImageData, Images, Labels, Sums, channel_sums
 from search.data.split import Split
 
 CHUNK = 2000
+Statistics: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""mean_C and std_C (of the population) of pixels scaled to [0, 1]. Rounded once: all sums are of integers."""
 
 
-def channel_statistics(
-    images_NHWC: Images, indices_M: Labels
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation (of the population) of each channel over the chosen images' pixels.
+def statistics_of(data: ImageData, indices_M: Labels) -> Statistics:
+    """Mean and standard deviation of each channel over the chosen images of a data set: no pixel is read."""
+    _, height, width, _ = data.images_NHWC.shape
+    return _statistics(data.sums_N2C[indices_M].sum(axis=0), len(indices_M) * height * width)
+
+
+def channel_statistics(images_NHWC: Images, indices_M: Labels) -> Statistics:
+    """The same as ``statistics_of``, from the images themselves.
 
     Args:
         images_NHWC: uint8.
         indices_M: which images count.
-
-    Returns:
-        mean_C and std_C, float64, for pixels scaled to [0, 1]. Sums are of integers, hence exact.
     """
-    channels = images_NHWC.shape[3]
-    histogram_C256 = np.zeros((channels, 256), np.int64)
+    _, height, width, channels = images_NHWC.shape
+    sums_2C = np.zeros((2, channels), np.int64)
     for start in range(0, len(indices_M), CHUNK):
-        chunk_NHWC = images_NHWC[indices_M[start : start + CHUNK]]
-        for channel in range(channels):
-            histogram_C256[channel] += np.bincount(chunk_NHWC[..., channel].ravel(), minlength=256)
-    levels = np.arange(256) / 255
-    share_C256 = histogram_C256 / histogram_C256.sum(axis=1, keepdims=True)
-    mean_C = share_C256 @ levels
-    variance_C = (share_C256 * (levels - mean_C[:, None]) ** 2).sum(axis=1)
-    return mean_C, np.sqrt(variance_C)
+        sums_2C += channel_sums(images_NHWC[indices_M[start : start + CHUNK]]).sum(axis=0)
+    return _statistics(sums_2C, len(indices_M) * height * width)
+
+
+def _statistics(sums_2C: Sums, pixels: int) -> Statistics:
+    # integers of Python, which no square overflows and no difference cancels
+    of_values, of_squares = sums_2C.tolist()
+    variances = (pixels * q - s * s for s, q in zip(of_values, of_squares, strict=True))
+    mean_C = np.array([s / (255 * pixels) for s in of_values])
+    return mean_C, np.array([math.sqrt(v / (255 * pixels) ** 2) for v in variances])
 
 
 def describe(data: ImageData, split: Split) -> dict[str, Any]:
     """Everything that ``cifar-search data`` shows, as plain data. Statistics are of the images that train."""
     _, height, width, channels = data.images_NHWC.shape
-    mean_C, std_C = channel_statistics(data.images_NHWC, split.train_indices)
+    mean_C, std_C = statistics_of(data, split.train_indices)
     return {
         "name": data.name,
         "height": height,

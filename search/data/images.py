@@ -17,6 +17,7 @@ Which: TypeAlias = Literal["train", "test"]
 """train: the training images, then the data set's own validation images, if any; test: the test images."""
 Images: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
+Sums: TypeAlias = NDArray[np.int64]
 Chunk: TypeAlias = tuple[Images, Counter[str]]
 """Some images_NHWC in order, and how many of them were converted to RGB, by the mode they had."""
 Progress: TypeAlias = Callable[[int, int], None]
@@ -35,6 +36,8 @@ class ImageData:
     """uint8, 0 to 255. Mapped copy-on-write from the cache: processes share it, and none can change it."""
     labels_N: Labels
     """Index of each image's class."""
+    sums_N2C: Sums
+    """Of each image and channel the sum of the pixels and the sum of their squares (``channel_sums``)."""
     n_train: int
     """The first n_train images are for training; the rest are the data set's own validation part. 0 for a
     test part."""
@@ -73,6 +76,13 @@ class Part:
     has_test: bool
     contents: Callable[[], Contents]
     """Reads the part; called only if it is not in the cache."""
+
+
+def channel_sums(images_NHWC: Images) -> Sums:
+    """For each image and channel the sum of the pixels and the sum of their squares: sums_N2C, exact."""
+    squares_NHWC = np.square(images_NHWC, dtype=np.uint16)
+    # rows before columns: several times as fast as both at once
+    return np.stack([pixels.sum(1, np.int64).sum(1) for pixels in (images_NHWC, squares_NHWC)], axis=1)
 
 
 def one_line(error: object) -> str:

@@ -23,7 +23,7 @@ import filelock
 import numpy as np
 import torch
 
-from search.data.describe import channel_statistics
+from search.data.describe import statistics_of
 from search.data.images import ImageData
 from search.data.request import DataRequest
 from search.data.sources import load_test
@@ -102,7 +102,7 @@ def _config(
     split = exported_split(run, data)
     training = split if request.keep_validation else joined(split)
     check_fit(settings, data, training)
-    mean_C, std_C = channel_statistics(data.images_NHWC, training.train_indices)
+    mean_C, std_C = statistics_of(data, training.train_indices)
     asked = settings.training.precision if request.precision == "recorded" else request.precision
     trained = Trained(
         seeds=tuple(derived_seed(run.seed, RETRAINING, index) for index in range(_count(request))),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.data.describe import channel_statistics
+from search.data.describe import statistics_of
 from search.data.sources import ImageData
 from search.data.split import Split
 from search.training.models import Shape
@@ -71,7 +71,7 @@ def make_resident(data: ImageData, split: Split, device: torch.device) -> Reside
 
 def with_split(resident: ResidentData, data: ImageData, split: Split) -> ResidentData:
     """The same images, which stay where they are, divided by another split; ``data`` are they on the host."""
-    mean_C, std_C = channel_statistics(data.images_NHWC, split.train_indices)
+    mean_C, std_C = statistics_of(data, split.train_indices)
     device = resident.device
     return replace(
         resident,

@@ -61,6 +61,9 @@ def test_what_comes_back_is_what_went_in(tmp_path: Path) -> None:
     assert data.labels_N.tolist() == [0, 1] * 5
     assert (data.name, data.classes, data.n_train, data.mirrors) == ("pets", ("a", "b"), 8, False)
     assert data.converted == {"L": 3, "P": 1}
+    values_NPC = IMAGES_NHWC.astype(np.int64).reshape(10, 16, 3)
+    np.testing.assert_array_equal(data.sums_N2C, np.stack([values_NPC.sum(1), (values_NPC**2).sum(1)], 1))
+    assert data.sums_N2C.dtype == np.int64
     assert data.paths == tuple(f"train/{number}" for number in range(10))
     assert steps == [(6, 10), (10, 10)]
 
@@ -165,7 +168,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert caches(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "meta.json"])
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "sums.npy", "meta.json"])
 @pytest.mark.parametrize("damage", ["emptied", "cut", "gone"])
 def test_a_damaged_cache_is_named(tmp_path: Path, name: str, damage: str) -> None:
     cached(part(), tmp_path)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageFont
 
 from search.data import describe as describing
-from search.data.describe import channel_statistics, describe
-from search.data.images import ImageData
+from search.data.describe import channel_statistics, describe, statistics_of
+from search.data.images import ImageData, channel_sums
 from search.data.preview import _shortened, draw_grid, first_of_each
 from search.data.sources import DataRequest, load
 from search.data.split import make_split
@@ -29,6 +29,37 @@ def test_statistics_are_those_of_all_pixels(channels: int, monkeypatch: pytest.M
     scaled = images_NHWC[indices_M].astype(np.float64) / 255
     np.testing.assert_allclose(mean_C, scaled.mean(axis=(0, 1, 2)), rtol=1e-13)
     np.testing.assert_allclose(std_C, scaled.std(axis=(0, 1, 2)), rtol=1e-12)
+    kept = statistics_of(image_data(images_NHWC), indices_M)
+    np.testing.assert_array_equal(kept, (mean_C, std_C))
+
+
+@pytest.mark.parametrize("height", [3, 1024])
+def test_statistics_of_nearly_equal_pixels_lose_nothing(height: int) -> None:
+    """One pixel of millions differs: float64 sums of squares would cancel, and int32 would overflow."""
+    images_NHWC = np.full((2, height, 1024, 1), 255, np.uint8)
+    images_NHWC[1, 2, 1] = 254
+    pixels = images_NHWC.size
+    mean_C, std_C = statistics_of(image_data(images_NHWC), np.arange(2))
+    assert mean_C[0] == (255 * pixels - 1) / (255 * pixels)
+    assert std_C[0] == pytest.approx(np.sqrt((pixels - 1) / pixels**2) / 255, rel=1e-14)
+    assert statistics_of(image_data(images_NHWC), np.array([0]))[1][0] == 0
+
+
+def image_data(images_NHWC: np.ndarray) -> ImageData:
+    """A data set of two classes in turn, three quarters of it for training."""
+    return ImageData(
+        name="pets",
+        classes=("a", "b"),
+        images_NHWC=images_NHWC,
+        labels_N=np.arange(len(images_NHWC)) % 2,
+        sums_N2C=channel_sums(images_NHWC),
+        n_train=3 * len(images_NHWC) // 4,
+        mirrors=True,
+        hash="0",
+        converted={"L": 3},
+        has_test=False,
+        paths=(),
+    )
 
 
 def test_a_description_counts_and_is_plain(tmp_path: Path) -> None:
@@ -108,18 +139,7 @@ def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_description_tells_of_conversions() -> None:
-    data = ImageData(
-        name="pets",
-        classes=("a", "b"),
-        images_NHWC=colours(40, 4, 5),
-        labels_N=np.arange(40) % 2,
-        n_train=30,
-        mirrors=True,
-        hash="0",
-        converted={"L": 3},
-        has_test=False,
-        paths=(),
-    )
+    data = image_data(colours(40, 4, 5))
     described = describe(data, make_split(data.labels_N, data.n_train))
     assert described["converted"] == {"L": 3}
     assert described["validation"] == {"a": 5, "b": 5}
