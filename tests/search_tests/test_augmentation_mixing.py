@@ -57,6 +57,23 @@ def test_cutmix_equals_the_loop(height, width):
     assert torch.equal(mixed_NCHW[1], images_NCHW[1])  # everything kept
 
 
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_partners_are_the_entries_before(n):
+    images_NCHW, targets_BK = make_batch(n, 4, 3, 6, 7)
+    for batch_B in (images_NCHW, targets_BK):
+        assert torch.equal(mixing.partners(batch_B), batch_B.roll(1, 0))
+
+
+def test_mixing_keeps_channels_last():
+    images_NCHW, targets_BK = make_batch(5, 4, 3, 6, 7)
+    last_NCHW = images_NCHW.contiguous(memory_format=torch.channels_last)
+    weights_B111 = torch.rand(5, 1, 1, 1, dtype=torch.float64)
+    mixed_NCHW, _ = mixing.mix(last_NCHW, targets_BK, weights_B111)
+    for batch_NCHW in (mixing.partners(last_NCHW), mixed_NCHW):
+        assert batch_NCHW.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(mixed_NCHW, mixing.mix(images_NCHW, targets_BK, weights_B111)[0])
+
+
 @pytest.mark.parametrize("alpha", [0.01, 0.2, 0.5, 1.0, 4.0, 100.0])
 def test_symmetric_beta_has_the_beta_distribution(alpha):
     torch.manual_seed(0)

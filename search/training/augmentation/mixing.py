@@ -32,9 +32,14 @@ def mix(images_NCHW: Tensor, targets_BK: Tensor, weights_B1HW: Tensor) -> tuple[
     """
     weights_B1 = weights_B1HW.mean((1, 2, 3))[:, None]
     return (
-        torch.lerp(images_NCHW.roll(1, 0), images_NCHW, weights_B1HW),
-        torch.lerp(targets_BK.roll(1, 0), targets_BK, weights_B1),
+        torch.lerp(partners(images_NCHW), images_NCHW, weights_B1HW),
+        torch.lerp(partners(targets_BK), targets_BK, weights_B1),
     )
+
+
+def partners(batch_B: Tensor) -> Tensor:
+    """For each entry of a batch the one before it, for the first the last; in the batch's memory format."""
+    return torch.cat([batch_B[-1:], batch_B[:-1]])  # on CUDA, roll gives up channels_last
 
 
 def symmetric_beta(alpha: float, u_B: Tensor, v_B: Tensor) -> Tensor:
