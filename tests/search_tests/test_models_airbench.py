@@ -8,9 +8,11 @@ from torch import nn
 
 from search.training.engine import Run
 from search.training.models import Shape, build_model, cost
-from search.training.models.airbench import ShiftNorm, whitening_filters
+from search.training.models.airbench import ShiftNorm, patch_moments, whitening_filters
+from search.training.optimizers import build_optimizer, full_rate
 from search.training.resident import ResidentData
 from spaces.config import Airbench, Configuration
+from spaces.space import Space
 
 CIFAR = Shape(3, 32, 32, 10)
 CPU = torch.device("cpu")
@@ -62,6 +64,31 @@ def test_whitening_filters_follow_numpy(channels):
     np.testing.assert_array_equal(filters[half:], -filters[:half])
     values = np.linalg.eigvalsh(moments)[::-1]
     np.testing.assert_allclose(rows @ moments @ rows.T, np.diag(values / (values + eps)), atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 6), (3, 5, 11), (3, 32, 32)], ids=str)
+def test_patch_moments_are_those_of_unfolded_patches(shape):
+    images = torch.rand(507, *shape, generator=torch.Generator().manual_seed(0))  # more than one chunk
+    patches = F.unfold(images.double(), 2)
+    expected = torch.einsum("npl,nql->pq", patches, patches) / (patches.shape[0] * patches.shape[2])
+    moments = patch_moments(images)
+    assert moments.dtype == torch.float64
+    torch.testing.assert_close(moments, expected, rtol=1e-13, atol=0)
+
+
+def test_the_space_trains_at_the_published_rate_and_decay():
+    """airbench takes 11.5 and 0.0153 for 1,024 * (1 + 1 / (1 - momentum)) images of summed gradients."""
+    kilostep = 1024 * (1 + 1 / (1 - 0.85))
+    published_rate, published_share = 1024 * 11.5 / kilostep, 1024 * 0.0153 / kilostep
+    space = Space.load("fast-94")
+    first = space.configure(space.first[0])
+    for settings in (space.base, first):
+        section = settings.optimizer
+        rate = torch.tensor(full_rate(section, settings.training.batch_size))
+        (group,) = build_optimizer(section, nn.Linear(2, 2), rate).param_groups
+        assert group["momentum"] == 0.85
+        assert group["lr"].item() == pytest.approx(published_rate, rel=0.01)
+        assert group["lr"].item() * group["weight_decay"] == pytest.approx(published_share, rel=0.01)
 
 
 def test_prepared_first_layer_whitens_and_stays_fixed():

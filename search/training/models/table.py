@@ -39,6 +39,15 @@ class Prepared(Protocol):
         """Fix what depends on the images, which are scaled and not augmented. Draws nothing."""
 
 
+@runtime_checkable
+class Freezing(Protocol):
+    """A network of which a part stops learning before the end."""
+
+    def freeze_before(self, epoch: int) -> bool:
+        """Fix what does not learn in the epoch, counted from 0, or later; whether anything was fixed by this
+        call. Called before every epoch."""
+
+
 def require_side(what: str, shape: Shape, least: int) -> None:
     """Refuse images that a network is too deep for.
 

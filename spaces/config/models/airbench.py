@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,9 @@ class Airbench(Section):
     whitening: bool = True
     """Whether the first convolution whitens 2x2 patches, fixed from training images before training (only its
     bias learns); false: it starts at random and learns (section 3.2)."""
+    whitening_bias_epochs: Annotated[int, Field(ge=0, le=100_000)] = 3
+    """Epochs for which the whitening's bias learns (the paper's code: 3); then it is fixed, and gradients
+    need not reach the first layer any more."""
     whitening_eps: Positive = 5e-4
     """Added to the patch covariance's eigenvalues before they are divided by, in squared units of the scaled
     images."""
