@@ -31,6 +31,9 @@ from studies.record import Drawing, Outcome
 
 POLL = 0.5
 """Seconds between two looks for a slot while other workers hold the last ones."""
+SLICE = 200
+"""Steps that are queued for one trial before the next one's turn. A stream takes about a thousand launches;
+then the thread waits, and the other streams would run dry."""
 
 
 @dataclass
@@ -40,9 +43,10 @@ class _Place:
     lane: Lane
     run: TrialRun | None = None
     claim: Claim | None = None
-    queued: bool = False
+    launched: bool = False
+    """Whether it has an epoch that is not settled."""
     ends: float = 0.0
-    """By the clock of work, when the epoch queued is over."""
+    """By the clock of work, when that epoch is over."""
 
 
 class Driver:
@@ -78,9 +82,10 @@ class Driver:
         """Claim and train until the study is complete, or, at the end of an epoch, ``stopping()``."""
         while not stopping():
             self._fill()
+            self._launch_epochs()
             self._queue_epochs()
             self._draw_ahead()
-            if any(place.queued for place in self._places):
+            if any(place.launched for place in self._places):
                 self._settle_next()
             elif self._study.is_complete():
                 break
@@ -119,18 +124,37 @@ class Driver:
         drawn = [] if self._drawn is None else [self._drawn]
         self._heartbeat.watch([claim.trial_id for claim in held if claim] + drawn)
 
-    def _queue_epochs(self) -> None:
+    def _launch_epochs(self) -> None:
         for place in list(self._places):  # one that is crowded out leaves it
-            if place.run and not place.queued:
+            if place.run and not place.launched:
                 self._act(place, place.run.launch)
-            if place.run and not place.queued:
-                place.queued, place.ends = True, self._clock + place.run.work
+            if place.run and not place.launched:
+                place.launched, place.ends = True, self._clock + place.run.work
+
+    def _queue_epochs(self) -> None:
+        """Queue slices in turn, until all epochs are queued, or the next to be settled is over already."""
+        while waiting := [place for place in self._places if place.run and not place.run.is_queued]:
+            # new ones first: what they load waits until the device has done what others have queued
+            new = [place for place in waiting if place.run and place.run.is_new]
+            for place in new or waiting:
+                if self._next()[1].is_done:
+                    return
+                self._act(place, partial(self._queue_slice, place))
+
+    @staticmethod
+    def _queue_slice(place: _Place) -> bool:
+        assert place.run is not None
+        return place.run.queue(SLICE)
+
+    def _next(self) -> tuple[_Place, TrialRun]:
+        """The place whose epoch is settled next, and its trial."""
+        launched = [(place, place.run) for place in self._places if place.run and place.launched]
+        return min(launched, key=lambda pair: pair[0].ends)
 
     def _settle_next(self) -> None:
-        place = min((place for place in self._places if place.queued), key=lambda place: place.ends)
-        assert place.run is not None
-        self._clock, place.queued = place.ends, False
-        self._act(place, place.run.settle)
+        place, run = self._next()
+        self._clock, place.launched = place.ends, False
+        self._act(place, run.settle)
         if place.lane.device.type == "cpu":  # else once the next epoch is queued
             self._reports.write_if_due()
 
@@ -144,7 +168,7 @@ class Driver:
         self._pace = max(filter(None, (self._pace, place.run.pace)), default=None)
         if going_on:
             return
-        ended, place.run, place.claim = place.run.ended, None, None
+        ended, place.run, place.claim, place.launched = place.run.ended, None, None, False
         self._watch()
         if ended == "crowded out":
             self._places.remove(place)

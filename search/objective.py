@@ -22,6 +22,7 @@ from search.training.features import network_cost
 from search.training.lanes import Lane, make_lane
 from search.training.reports import EpochReport, last_phase
 from search.training.resident import ResidentData
+from search.training.shortage import is_shortage, may_be_shortage
 from search.weights import save_weights
 from spaces.text import digest
 from studies.artifacts import ArtifactStore, attach_text
@@ -42,6 +43,8 @@ class Kept:
 
 
 NOTHING = Kept()
+ALL = sys.maxsize
+"""As many steps as an epoch has."""
 
 
 class TrialRun:
@@ -82,7 +85,7 @@ class TrialRun:
         self._lane = lane or make_lane(data.device)
         self._kept = kept
         self._run: Run | None = None
-        self._queued = False
+        self._launched = False
         self._unsaved = ""
         self._saved = time.monotonic()
         self._reports.begin(claim.trial_id)
@@ -102,13 +105,33 @@ class TrialRun:
             return None
         return self._run.history[-1].seconds / self.work
 
+    @property
+    def is_new(self) -> bool:
+        """Whether none of its steps has been queued."""
+        return self._run is None or self._run.is_new
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether nothing of the epoch launched is left to be queued."""
+        return not self._launched or self._run is None or self._run.is_queued
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the epoch launched is over, so that settling it does not wait."""
+        return not self._launched or self._run is None or self._run.is_done
+
     def advance(self) -> bool:
         """Train one epoch, report it, and decide; false once the trial is over and recorded."""
-        return self.launch() and self.settle()
+        return self.launch() and self._guarded(self._queue_rest) and self.settle()
 
     def launch(self) -> bool:
-        """Queue an epoch, of a trial that is built now if this is its first; false once it is over."""
+        """Begin an epoch, of a trial that is built now if this is its first; false once it is over."""
         return self._guarded(self._launch)
+
+    def queue(self, steps: int) -> bool:
+        """Queue so many steps more of the epoch, or the last ones and the validation; false once the trial is
+        over."""
+        return self._guarded(lambda: self._queue(steps))
 
     def settle(self) -> bool:
         """Wait for the epoch queued, report it, and decide; false once the trial is over."""
@@ -118,23 +141,38 @@ class TrialRun:
         problem: tuple[Reason, str] | None = None
         try:
             act()
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            problem = "crowded out" if self.crowded else "out of memory", str(error)
         except StorageError:  # not the trial's fault: its slot is opened again by whoever claims next
             raise
-        except Exception:  # a fault in one trial, whatever it is, must not end the study
-            problem = "error", traceback.format_exc(limit=-8)
+        except Exception as error:  # a fault in one trial, whatever it is, must not end the study
+            problem = self._problem(error)
         if problem:
             self._fail(*problem)
         return self.ended is None
+
+    def _problem(self, error: Exception) -> tuple[Reason, str]:
+        """Why a trial fails that ran into ``error``, which is being handled."""
+        if self.crowded and may_be_shortage(error):
+            return "crowded out", str(error)
+        if is_shortage(error):
+            return "out of memory", str(error)
+        return "error", traceback.format_exc(limit=-8)
 
     def _launch(self) -> None:
         if self._run is None:
             self._start()
         if self._run is not None and not self._run.finished:  # it is, if it was ended before it was recorded
             with self.watching():
-                self._run.begin_epoch()
-            self._queued = True
+                self._run.start_epoch()
+            self._launched = True
+
+    def _queue(self, steps: int) -> None:
+        if self._run is not None and not self.is_queued:
+            with self.watching():
+                self._run.queue(steps)
+
+    def _queue_rest(self) -> None:
+        while not self.is_queued:
+            self._queue(ALL)
 
     def _settle(self) -> None:
         assert self._run is not None
@@ -151,9 +189,10 @@ class TrialRun:
             self._save()
 
     def _collect(self, run: Run) -> EpochReport:
-        """The report of the epoch that is queued, or else of the last one."""
-        if self._queued:
-            self._queued = False
+        """The report of the epoch that is launched, or else of the last one."""
+        if self._launched:
+            self._queue_rest()
+            self._launched = False
             with self.watching():
                 report = run.end_epoch()
             self._report(report)
@@ -183,10 +222,10 @@ class TrialRun:
 
     @property
     def _training(self) -> str:
-        """A hash of what decides the training."""
+        """A hash of what decides the training, and of the program, whose versions keep other states."""
         claim = self._claim
-        split = claim.split.model_dump(mode="json")
-        return digest([claim.configuration.fingerprint(), claim.seed, split, self._data.hash])
+        split, program = claim.split.model_dump(mode="json"), versions()["cifar-search"]
+        return digest([claim.configuration.fingerprint(), claim.seed, split, self._data.hash, program])
 
     def _start(self) -> None:
         """Build the run; if the configuration does not fit the data, that closes the slot."""
@@ -207,17 +246,17 @@ class TrialRun:
         """The run, where its slot's last checkpoint left it, if there is one."""
         claim, data, checkpoints = self._claim, self._data, self._kept.checkpoints
 
-        def fresh() -> Run:
-            return Run(claim.configuration, data, data.device, claim.seed, self._lane)
+        def built(prepare: bool) -> Run:
+            return Run(claim.configuration, data, data.device, claim.seed, self._lane, prepare=prepare)
 
-        run = fresh()
         state = checkpoints.load(claim.slot, self._training, data.device) if checkpoints else None
         if state is None:
-            return run
+            return built(prepare=True)
+        run = built(prepare=False)
         try:
             run.load_state_dict(state)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):  # of another version
-            return fresh()
+            return built(prepare=True)
         return run
 
     def _complete(self, run: Run) -> None:
@@ -233,10 +272,13 @@ class TrialRun:
 
     def interrupt(self) -> None:
         """End the attempt so that its slot is open again, to go on from the last epoch."""
+        if self._guarded(self._wrap_up):
+            self._close(TrialState.FAIL, self._outcome("interrupted"))
+
+    def _wrap_up(self) -> None:
         if self._run is not None:
             self._collect(self._run)
             self._save()
-        self._close(TrialState.FAIL, self._outcome("interrupted"))
 
     def _fail(self, reason: Reason, message: str) -> None:
         self._close(TrialState.FAIL, self._outcome(reason, message[-2000:]))

@@ -14,6 +14,7 @@ from search.data.split import Split, make_fold, make_split
 from search.training.engine import Run
 from search.training.models import Shape, cost
 from search.training.resident import ResidentData, make_resident, with_split
+from search.training.shortage import is_shortage
 from spaces.config import Configuration
 from spaces.space import Space
 from spaces.text import unknown
@@ -103,9 +104,9 @@ def check_fit(configuration: Configuration, data: ImageData, split: Split) -> No
     tiny = make_resident(data, split, torch.device("cpu"))
     cost(configuration.model, tiny.shape)
     try:
-        Run(configuration, tiny, torch.device("cpu"), seed=0)
+        Run(configuration, tiny, torch.device("cpu"), seed=0, prepare=False)
     except (RuntimeError, MemoryError) as error:
-        if "memory" not in str(error):
+        if not is_shortage(error):
             raise
         raise ValueError(f"the base configuration does not fit into memory: {error}") from None
 

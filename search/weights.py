@@ -24,6 +24,11 @@ def load_weights(network: nn.Module, path: Path) -> None:
         ValueError: if the file is not there, is no safetensors file, or holds another network.
     """
     try:
-        load_model(network, str(path))
+        missing, unexpected = load_model(network, str(path), strict=False)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"{path}: {str(error).splitlines()[0]}") from None
+    # files of earlier versions count the batches that normalizations have seen, which nothing uses
+    unexpected = [name for name in unexpected if not name.endswith(".num_batches_tracked")]
+    for names, what in ((missing, "lacks"), (unexpected, "holds what the network has not:")):
+        if names:
+            raise ValueError(f"{path}: another network's weights: {what} {', '.join(sorted(names))}")

@@ -16,6 +16,7 @@ from search.prepare import StudyData, resolve_device
 from search.retraining.trained import TrainedModel
 from search.training.engine import fit
 from search.training.features import build_network
+from search.training.shortage import is_shortage
 from search.weights import load_weights, save_weights
 from spaces.config import Configuration
 from studies.ablation import Variant
@@ -49,7 +50,9 @@ def draw_features(
         try:
             if not weights.exists():
                 drawing.train(step.configuration, weights)
-        except (ValueError, torch.OutOfMemoryError) as error:
+        except (ValueError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, ValueError) and not is_shortage(error):
+                raise
             say(f"{step.label} is not drawn: {error}")
             continue
         path = folder / f"{number:02d}-{re.sub(r'[^a-z0-9._]+', '-', step.label.lower())}.png"

@@ -18,7 +18,6 @@ from search.data.folder import IMAGE_SUFFIXES
 from search.data.images import Images
 from search.prepare import resolve_device
 from search.retraining.trained import TrainedModel, read_config
-from search.training.evaluation import BATCH
 from spaces.text import plain
 
 
@@ -57,8 +56,8 @@ def predict(folder: Path, paths: Sequence[Path], top: int = 1, device: str = "cp
     shape_HWC = read_config(folder).data.shape
     model = TrainedModel.load(folder, resolve_device(device))
     files = [file for path in paths for file in _images(path)]
-    for start in range(0, len(files), BATCH):
-        span = files[start : start + BATCH]
+    for start in range(0, len(files), model.batch):
+        span = files[start : start + model.batch]
         p_NK = model.log_probabilities(_pixels(span, shape_HWC)).double().exp().numpy()
         for file, p_K in zip(span, p_NK, strict=True):
             likeliest = np.argsort(-p_K, kind="stable")[:top].tolist()

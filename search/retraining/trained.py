@@ -1,7 +1,7 @@
 """A trained network with all that it needs to judge images; and the folder that it is kept in.
 
 A folder of ``retrain`` holds ``config.yaml`` (an exported configuration, and what was trained from it) and
-``model.safetensors``. Images are judged in spans of ``BATCH``, in their order, so that the same images give
+``model.safetensors``. Images are judged in spans of one size, in their order, so that the same images give
 the same numbers in every process.
 
 Shape suffixes: N images, B images of a batch, H height, W width, C channels, F features, K classes.
@@ -24,7 +24,7 @@ from search.training.augmentation.pipeline import plain_batch
 from search.training.augmentation.scaling import Scaling, build_scaling
 from search.training.augmentation.test_time import averaged_logits
 from search.training.engine import Run
-from search.training.evaluation import BATCH
+from search.training.evaluation import BATCH, batch_for
 from search.training.features import build_network, features
 from search.training.models import Shape
 from search.training.resident import ResidentData
@@ -118,12 +118,15 @@ class TrainedModel:
     scaling: Scaling
     classes: tuple[str, ...]
     device: torch.device
+    batch: int = BATCH
+    """Images judged at a time."""
 
     @classmethod
     def of(cls, network: nn.Module, configuration: Configuration, data: ResidentData) -> TrainedModel:
         """The network, which learnt these data, on their device."""
         scaling = build_scaling(configuration.data.scaling, data.mean_C, data.std_C)
-        return cls(network.eval(), configuration, scaling, data.classes, data.device)
+        batch = _batch(configuration, data.shape, data.device)
+        return cls(network.eval(), configuration, scaling, data.classes, data.device, batch)
 
     @classmethod
     def of_run(cls, run: Run) -> TrainedModel:
@@ -146,7 +149,8 @@ class TrainedModel:
         mean_C = torch.tensor(config.trained.mean, device=device)
         std_C = torch.tensor(config.trained.std, device=device)
         scaling = build_scaling(settings.data.scaling, mean_C, std_C)
-        return cls(network.to(device).eval(), settings, scaling, config.data.classes, device)
+        batch = _batch(settings, shape, device)
+        return cls(network.to(device).eval(), settings, scaling, config.data.classes, device, batch)
 
     def log_probabilities(self, images_NHWC: Images) -> Tensor:
         """log_p_NK of clean images (uint8), float32 on the CPU."""
@@ -188,11 +192,16 @@ class TrainedModel:
     def _batches(self, images_NHWC: Images, look: Callable[[Tensor, Tensor], Tensor]) -> Iterator[Tensor]:
         """What ``look`` gives for each span of images."""
         bf16 = self.configuration.training.precision == "bf16"
-        for start in range(0, len(images_NHWC), BATCH):
-            span_NHWC = np.ascontiguousarray(images_NHWC[start : start + BATCH])
+        for start in range(0, len(images_NHWC), self.batch):
+            span_NHWC = np.ascontiguousarray(images_NHWC[start : start + self.batch])
             images = torch.from_numpy(span_NHWC).to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
                 yield look(images, torch.arange(len(images), device=self.device))
+
+
+def _batch(configuration: Configuration, shape: Shape, device: torch.device) -> int:
+    """How many images are judged at a time: what fits, and on no device more than on a CPU."""
+    return min(BATCH, batch_for(configuration, shape, device))
 
 
 def _from_scratch(settings: Configuration) -> Configuration:

@@ -17,9 +17,11 @@ class Average(Protocol):
     """A network that follows another one."""
 
     network: nn.Module
+    every: int
+    """Steps of training from one update to the next."""
 
     def update(self) -> None:
-        """Take in the trained network; called after each of its steps."""
+        """Take in the trained network; called after every ``every``-th of its steps."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -27,10 +29,11 @@ class Average(Protocol):
 
 
 class _Follower:
-    """The averaged network, the number of steps taken in, and the state of both."""
+    """The averaged network, the number of steps that it has followed, and the state of both."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, every: int = 1) -> None:
         """Start from the network's present weights, on its device."""
+        self.every = every
         self.network = copy.deepcopy(network).requires_grad_(False)
         self._steps = torch.zeros((), device=next(network.parameters()).device)
         self._trained, self._trained_counts = _by_kind(network)
@@ -44,7 +47,7 @@ class _Follower:
         self._steps.copy_(state["steps"])
 
     def _count(self) -> None:
-        self._steps += 1
+        self._steps += self.every
         if self._counts:
             torch._foreach_copy_(self._counts, self._trained_counts)
 
@@ -76,20 +79,19 @@ class Lookahead(_Follower):
     """
 
     def __init__(self, network: nn.Module, every: int, share: float, decline: str, steps: int) -> None:
-        super().__init__(network)
-        self._every, self._share = every, share
+        super().__init__(network, every)
+        self._share = share
         self._cubic_steps = steps if decline == "cubic" else None
 
     @torch.no_grad()
     def update(self) -> None:
         self._count()
-        meets = (self._steps % self._every == 0).to(torch.float32)
-        _blend_(self._averaged, self._trained, meets * self._present_share())
-        _blend_(self._trained, self._averaged, meets)
+        _blend_(self._averaged, self._trained, self._present_share())
+        torch._foreach_copy_(self._trained, self._averaged)
 
-    def _present_share(self) -> Tensor | float:
+    def _present_share(self) -> Tensor:
         if self._cubic_steps is None:
-            return self._share
+            return torch.full_like(self._steps, self._share)
         return 1 - (1 - self._share) * (self._steps / self._cubic_steps) ** 3
 
 

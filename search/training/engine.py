@@ -15,8 +15,10 @@ import copy
 import math
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,14 +30,16 @@ from search.training.augmentation.scaling import build_scaling
 from search.training.augmentation.test_time import averaged_logits
 from search.training.averaging import Average, Lookahead, RunningAverage
 from search.training.contrastive import build_projection, contrast
-from search.training.evaluation import Evaluation, chunks
+from search.training.evaluation import Evaluation, Predict, batch_for
 from search.training.features import build_network, classifier_of, features
-from search.training.lanes import Lane, Mark, make_lane
+from search.training.kernels import chosen_kernels
+from search.training.lanes import Lane, Mark, Repeated, make_lane
 from search.training.losses import training_loss
-from search.training.models import Prepared
+from search.training.models import Freezing, Prepared
 from search.training.noise import watched_images, with_noise
 from search.training.optimizers import build_optimizer
 from search.training.phases import Phase, phases_of
+from search.training.precision import WeightCopies
 from search.training.randomness import RandomStream
 from search.training.reports import EpochReport, Result, last_phase
 from search.training.resident import ResidentData
@@ -59,6 +63,8 @@ class Run:
         device: torch.device,
         seed: int,
         lane: Lane | None = None,
+        *,
+        prepare: bool = True,
     ) -> None:
         """Build everything; nothing is trained yet.
 
@@ -68,16 +74,22 @@ class Run:
             device: where it is trained.
             seed: of the initialization and of all draws.
             lane: of that device; None: one of its own.
+            prepare: whether a network that wants to see images before it is trained sees them; false for a
+                run that is not trained, or that gets its state from another.
 
         Raises:
             ValueError: if the configuration does not fit the data.
         """
         self._lane = lane or make_lane(device)
-        with self._lane.active():
-            self._build(config, data, device, seed)
-
-    def _build(self, config: Configuration, data: ResidentData, device: torch.device, seed: int) -> None:
         self.config = config
+        with self._computing():
+            self._build(data, device, seed)
+            if prepare:
+                self._prepare()
+            self._begin(self._phases[0])
+
+    def _build(self, data: ResidentData, device: torch.device, seed: int) -> None:
+        config = self.config
         self.data = with_noise(config.data, data.to(device))
         self._true_labels_N = data.labels_N.to(device)
         self._watched_M = watched_images(self.data, self._true_labels_N)
@@ -93,9 +105,15 @@ class Run:
         self._projection = projection.to(self.device)
         self._trainable = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self._build_step()
-        self._prepare()
-        self._begin(self._phases[0])
+        self._queued = 0
+        self._marks: list[Mark] = []
         self._kept: dict[str, Any] | None = None
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Let what is called meanwhile compute on the lane, by the kernels that the configuration allows."""
+        with self._lane.active(), chosen_kernels(self.config.training.deterministic):
+            yield
 
     def _prepare(self) -> None:
         """Show clean training images to a network that wants to see some; the same ones for every seed."""
@@ -136,29 +154,43 @@ class Run:
         every = config.training.log_every
         self._log = StepLog(every, self._steps * config.training.epochs) if every else None
         precision = config.training.precision
-        bf16 = precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
-        self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False)
-        self._evaluation = Evaluation(self.data, self._scaling, self._autocast)
+        self._bf16 = precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
+        self._autocast = torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self._bf16, cache_enabled=False
+        )
+        self._mixes = bool(config.augmentation.mixup or config.augmentation.cutmix)
+        batch = batch_for(config, data.shape, self.device)
+        self._evaluation = Evaluation(self.data, self._scaling, self._autocast, batch)
 
     def _begin(self, phase: Phase) -> None:
         """Set what this phase trains, with a new optimizer and new averages."""
         self._phase = phase
-        if len(self._phases) == 2:
-            classifier = {id(parameter) for parameter in classifier_of(self.network).parameters()}
-            for parameter in self._trainable:
-                parameter.requires_grad_((id(parameter) in classifier) == self._frozen)
+        classifier = {id(parameter) for parameter in classifier_of(self.network).parameters()}
+        for parameter in self._trainable:
+            learns = len(self._phases) == 1 or (id(parameter) in classifier) == self._frozen
+            parameter.requires_grad_(learns)
         modules = [self.network, self._projection] if phase.name == "features" else [self.network]
         self._optimizer = build_optimizer(self.config.optimizer, nn.ModuleList(modules), self._lr)
         self._clipped = [p for group in self._optimizer.param_groups for p in group["params"]]
         self._averages = self._build_averages()
-        self._graphed_step = self._lane.repeated(self._random, WARM_UP)
+        self._copies = WeightCopies(self.network, self._bf16)
+        self._begin_steps()
+        self._evaluated_copies = WeightCopies(self._evaluated, self._bf16) if self._averages else None
         self._graphed_judgement = self._lane.repeated(self._random, 1)
+
+    def _begin_steps(self) -> None:
+        """Capture steps anew: what learns is not what learnt before. What other graphs read or write must stay
+        where it is."""
+        self._copies.follow_training()
+        self._graphed_steps: dict[tuple[Average, ...], Repeated] = {}
+        """By the averages that are updated at the end of such a step."""
 
     @property
     def eager(self) -> str:
         """Why steps or validations are launched operation by operation; empty where they are captured, and on
         a CPU."""
-        return self._graphed_step.eager or self._graphed_judgement.eager
+        repeated = [*self._graphed_steps.values(), self._graphed_judgement]
+        return next((work.eager for work in repeated if work.eager), "")
 
     @property
     def _frozen(self) -> bool:
@@ -219,22 +251,69 @@ class Run:
     def begin_epoch(self) -> None:
         """Queue an epoch and its validation. A GPU works on while the caller does something else; a CPU is
         done when this returns."""
-        with self._lane.active():
-            start = self._lane.mark()
+        self.start_epoch()
+        while not self.is_queued:
+            self.queue(self._steps)
+
+    def start_epoch(self) -> None:
+        """Get ready for an epoch, of which nothing is queued yet."""
+        with self._computing():
+            self._marks = [self._lane.mark()]
             if self._phase.name == "features" and self.epoch == self._phase.epochs:
                 self._begin_next_phase()
+            if isinstance(self.network, Freezing) and self.network.freeze_before(self.epoch):
+                self._begin_steps()
             self._set_to_train()
+            self._copies.renew()
             with self._random.active():
                 self._shuffle()
-                for _ in range(self._steps):
-                    self._graphed_step(self._step)
-                trained = self._lane.mark()
+        self._queued = 0
+
+    def queue(self, steps: int) -> bool:
+        """Queue so many steps more of the epoch started, or those that are left and then the validation;
+        whether all is queued now.
+
+        The first slice of a network that is new is short: it loads kernels and captures, and each kernel that
+        is loaded waits until the device has done all that others have queued.
+        """
+        steps = min(steps, WARM_UP + 1) if self.is_new else steps
+        with self._computing(), self._random.active():
+            for _ in range(min(steps, self._steps - self._queued)):
+                self._queue_step()
+            if self._queued == self._steps and not self.is_queued:
+                self._marks.append(self._lane.mark())
                 self._graphed_judgement(self._judge)
-            self._marks: tuple[Mark, Mark, Mark] = start, trained, self._lane.mark()
+                self._marks.append(self._lane.mark())
+        return self.is_queued
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no step of the present phase has been queued, so that its kernels may not be loaded."""
+        return not self._graphed_steps
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether all of the epoch started is queued, its validation too."""
+        return len(self._marks) == 3
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the device has done all of the epoch started, so that ``end_epoch`` does not wait."""
+        return self.is_queued and self._marks[-1].reached()
+
+    def _queue_step(self) -> None:
+        self._queued += 1
+        before = sum(phase.epochs for phase in self._phases[: self._phases.index(self._phase)])
+        done = (self.epoch - before) * self._steps + self._queued
+        due = tuple(average for average in self._averages if done % average.every == 0)
+        if due not in self._graphed_steps:  # of the first kind's steps some warm up what all have in common
+            warm_up = 1 if self._graphed_steps else WARM_UP
+            self._graphed_steps[due] = self._lane.repeated(self._random, warm_up)
+        self._graphed_steps[due](partial(self._step, due))
 
     def end_epoch(self) -> EpochReport:
         """Wait for the epoch begun and return what there is to know: the one time that the host waits."""
-        with self._lane.active():
+        with self._computing():
             figures = torch.cat([self._judged_4, self._figures_S2.flatten()]).tolist()
             start, trained, judged = self._marks
             times = trained.seconds_since(start), judged.seconds_since(start)
@@ -253,19 +332,22 @@ class Run:
         chosen = order_N[: self._order_SB.numel()]
         self._order_SB.copy_(self.data.train_indices[chosen].view_as(self._order_SB))
 
-    def _step(self) -> None:
-        """One optimizer step. Reads and writes tensors on the device alone: no host input, no wait."""
+    def _step(self, due: tuple[Average, ...] = ()) -> None:
+        """One optimizer step, and an update of the averages that are due. Reads and writes tensors on the
+        device alone: no host input, no wait."""
         indices_B = self._order_SB.index_select(0, self._steps_done % self._steps).squeeze(0)
         self._lr.copy_(self._lr_T.index_select(0, self._steps_done).squeeze(0))
         learn = self._contrast if self._phase.name == "features" else self._classify
         loss, correct = learn(indices_B)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self._copies.hand_over_gradients()
         if self.config.optimizer.clip:
             nn.utils.clip_grad_norm_(self._clipped, self.config.optimizer.clip)
         self._optimizer.step()
-        for average in self._averages:
+        for average in due:
             average.update()
+        self._copies.renew(trained_only=not due)  # Lookahead moves what does not learn any more, too
         figures_12 = torch.stack([loss.detach().double(), correct])[None]
         self._figures_S2.index_copy_(0, self._steps_done % self._steps, figures_12)
         self._steps_done += 1
@@ -281,9 +363,10 @@ class Run:
         targets_BK = (labels_B[:, None] == self._classes_K).float()
         images_BCHW, targets_BK = self._augment(self.data.images_NHWC, indices_B, targets_BK, self._epoch_now)
         with self._autocast:
-            logits_BK = self.network(images_BCHW)
+            logits_BK = self._copies(images_BCHW)
         loss = training_loss(self.config.loss, logits_BK, targets_BK).mean()
-        return loss, (logits_BK.argmax(1) == targets_BK.argmax(1)).double().mean()
+        heaviest_B = targets_BK.argmax(1) if self._mixes else labels_B
+        return loss, (logits_BK.argmax(1) == heaviest_B).double().mean()
 
     def _contrast(self, indices_B: Tensor) -> tuple[Tensor, Tensor]:
         """The mean contrastive loss of two views of each image, and the share whose nearest view fits."""
@@ -291,27 +374,31 @@ class Run:
         labels_B = self.data.labels_N.index_select(0, indices_B)
         views = [self._augment.images(self.data.images_NHWC, indices_B, self._epoch_now) for _ in range(2)]
         with self._autocast:
-            points_VP = self._projection(features(self.network, torch.cat(views)))
+            points_VP = self._projection(features(self.network, torch.cat(views), self._copies))
         losses_V, fits_V = contrast(points_VP, labels_B.repeat(2), self.config.loss.temperature)
         return losses_V.mean(), fits_V.double().mean()
 
     def _judge(self) -> None:
         """Validate and watch the trained network: tensors on the device alone, as in a step."""
-        self._judged_4.copy_(torch.cat([self._validate(), self._watch()]))
+        by_logits = self._by_logits(self._evaluated_copies or self._copies)
+        classes = self._phase.name == "classes"
+        validated_2 = self._evaluation.validate(by_logits if classes else self._by_neighbours())
+        watched_M = self._watched_M if classes else self._watched_M[:0]
+        watched_2 = self._evaluation.agreement(by_logits, watched_M, self._true_labels_N)
+        self._judged_4.copy_(torch.cat([validated_2, watched_2]))
 
-    def _validate(self) -> Tensor:
-        """Sums over the validation images: loss and correct predictions, shape (2,)."""
-        if self._phase.name == "classes":
-            return self._evaluation.validate(self._evaluation.by_logits(self._evaluated))
+    def _by_logits(self, copies: WeightCopies) -> Predict:
+        """Predictions of a network as it is."""
+        copies.network.eval()
+        copies.renew()
+        return self._evaluation.by_logits(copies)
+
+    def _by_neighbours(self) -> Predict:
+        """Predictions by the features of the evaluated network, whose copies are those of its weights."""
         assert isinstance(self.config.loss, SupervisedContrastive)
-        neighbours = self.config.loss.neighbours
-        return self._evaluation.validate(self._evaluation.by_neighbours(self._evaluated, neighbours))
-
-    def _watch(self) -> Tensor:
-        """Of the watched images, how many are predicted as given and as is true, shape (2,)."""
-        watched_M = self._watched_M if self._phase.name == "classes" else self._watched_M[:0]
-        predict = self._evaluation.by_logits(self._evaluated)
-        return self._evaluation.agreement(predict, watched_M, self._true_labels_N)
+        copies = self._evaluated_copies or self._copies
+        features_of = partial(features, copies.network, run=copies)
+        return self._evaluation.by_neighbours(features_of, self.config.loss.neighbours)
 
     def _report(self, figures: list[float], trained: float, seconds: float) -> EpochReport:
         val_loss, val_accuracy, memorized, corrected, *steps = figures
@@ -341,7 +428,7 @@ class Run:
     def finish(self) -> Result:
         """Say what the run came to. Its network becomes that of the epoch that early stopping chose, if it is
         on, and the averaged one where an average was validated."""
-        with self._lane.active():
+        with self._computing():
             result = self._finish()
         self._lane.wait()
         return result
@@ -355,8 +442,8 @@ class Run:
 
     def confusion(self) -> list[list[int]]:
         """Of the network as it is: validation images by true class (rows) and predicted class."""
-        with self._lane.active():
-            predict = self._evaluation.by_logits(self.network)
+        with self._computing():
+            predict = self._by_logits(self._copies)
             counts: list[list[int]] = self._evaluation.confusion(predict).tolist()
         return counts
 
@@ -367,11 +454,12 @@ class Run:
         if kind == "none" or self._phase.name == "features":
             return None
         self.network.eval()
+        self._copies.renew()
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for indices_B in chunks(self.data.val_indices):
+        for indices_B in self._evaluation.chunks(self.data.val_indices):
             with self._autocast:
                 logits_BK = averaged_logits(
-                    self.network, self.data.images_NHWC, indices_B, kind, self._scaling
+                    self._copies, self.data.images_NHWC, indices_B, kind, self._scaling
                 )
             correct += (logits_BK.argmax(1) == self.data.labels_N.index_select(0, indices_B)).sum()
         return correct.item() / len(self.data.val_indices)
@@ -394,7 +482,7 @@ class Run:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where another run of the same configuration and data gave its state."""
-        with self._lane.active():
+        with self._computing():
             self._load(state)
         self._lane.wait()  # then the state's memory may be used anew
 
@@ -422,9 +510,14 @@ def fit(
     device: torch.device,
     seed: int,
     on_epoch: Callable[[EpochReport], bool] = lambda report: False,
+    lane: Lane | None = None,
 ) -> tuple[Run, Result]:
-    """Train to the end, or until ``on_epoch`` returns true; return the run and what it came to."""
-    run = Run(config, data, device, seed)
+    """Train to the end, or until ``on_epoch`` returns true; return the run and what it came to.
+
+    ``lane``: of that device; several runs, one after another, share its stream and its memory. None: one of
+    this run's own.
+    """
+    run = Run(config, data, device, seed, lane)
     while not run.finished:
         if on_epoch(run.train_epoch()):
             break

@@ -22,6 +22,11 @@ from typing import Protocol
 import torch
 
 from search.training.randomness import RandomStream
+from search.training.shortage import is_shortage, may_be_shortage
+
+_FAILED: list[torch.cuda.CUDAGraph] = []
+"""Graphs whose capture failed, for as long as the process lives: in torch 2.11 the allocator of pinned memory
+goes on asking them whether it may release what it has."""
 
 Work = Callable[[], None]
 """A function of tensors that stay where they are: it reads and writes them in place, and returns nothing."""
@@ -32,6 +37,9 @@ class Mark(Protocol):
 
     def seconds_since(self, earlier: Mark) -> float:
         """Time that the device spent between two marks that it has reached."""
+
+    def reached(self) -> bool:
+        """Whether the device has done all that was queued before the mark."""
 
 
 class Repeated(Protocol):
@@ -95,6 +103,9 @@ class CpuMark:
         assert isinstance(earlier, CpuMark)
         return self._moment - earlier._moment
 
+    def reached(self) -> bool:
+        return True
+
 
 class Direct:
     """Work that is called each time."""
@@ -114,7 +125,7 @@ class CudaLane:
         self._graphs = graphs
         self._captured: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
         self._aside: list[torch.cuda.CUDAGraph] = []
-        """What is not needed, and yet has to be kept for the present phase of a run."""
+        """Anchors of former pools, which have to be kept as long as there are graphs of the stream."""
         with torch.cuda.device(device):
             self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             self._begin_pool()
@@ -143,7 +154,7 @@ class CudaLane:
         return CudaMark(event)
 
     def repeated(self, random: RandomStream, warm_up: int, /) -> Repeated:
-        self._aside.clear()  # a phase begins: none of the graphs that there are is replayed again
+        self._drop_anchors()
         return Graphed(self, random, warm_up) if self._graphs else Direct("CUDA graphs are off")
 
     def wait(self) -> None:
@@ -167,12 +178,13 @@ class CudaLane:
                     raise
                 graph.capture_end()
         except BaseException:
-            self._set_aside(graph, pool)
+            _FAILED.append(graph)
+            self._leave(pool)
             raise
         self._captured.add(graph)
         return graph
 
-    def _set_aside(self, failed: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> None:
+    def _leave(self, pool: tuple[int, int]) -> None:
         """Go on with a new pool after a capture that failed.
 
         Where ``cudaStreamEndCapture`` fails, older releases of torch take the pool for one that is being
@@ -183,8 +195,11 @@ class CudaLane:
         with suppress(RuntimeError):  # torch has seen to it itself
             torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
             torch._C._cuda_releasePool(torch.cuda.current_device(), pool)
-        self._aside += [failed, self._anchor]
+        self._aside.append(self._anchor)
         self._begin_pool()
+        self._drop_anchors()
+
+    def _drop_anchors(self) -> None:
         if not self._captured:
             self._aside.clear()
 
@@ -199,6 +214,9 @@ class CudaMark:
         assert isinstance(earlier, CudaMark)
         milliseconds: float = earlier._event.elapsed_time(self._event)
         return milliseconds / 1000
+
+    def reached(self) -> bool:
+        return bool(self._event.query())  # type: ignore[no-untyped-call]
 
 
 class Graphed:
@@ -222,21 +240,23 @@ class Graphed:
         work()
 
     def _capture(self, work: Work) -> None:
-        with suppress(torch.OutOfMemoryError):
-            self._try_to_capture(work)
-        if self._graph is None and not self.eager:
+        problem = self._try_to_capture(work)
+        if problem and may_be_shortage(problem):
             torch.cuda.empty_cache()  # the memory of the first calls, which a capture cannot release
-            self._try_to_capture(work)
+            problem = self._try_to_capture(work)
+        if problem and is_shortage(problem):
+            raise problem
+        self.eager = (str(problem).partition("\n")[0] or type(problem).__name__) if problem else ""
 
-    def _try_to_capture(self, work: Work) -> None:
+    def _try_to_capture(self, work: Work) -> RuntimeError | None:
+        """Capture, or say why not; the draws are then as before."""
         state = self._random.state
         try:
             self._graph = self._lane.capture(work)
         except RuntimeError as error:
             self._random.state = state
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            self.eager = str(error).partition("\n")[0]
+            return error.with_traceback(None)  # frames hold tensors of the capture
+        return None
 
 
 @contextmanager

@@ -16,6 +16,11 @@ class Training(Section):
     """Images in a step. The last, partial batch of an epoch is left out."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 autocast on CUDA, fp32 on a CPU."""
+    deterministic: bool = False
+    """On CUDA, use only the deterministic algorithms of cuDNN, so that the same configuration, seed, device
+    and versions give the same bits. What this costs has not been measured yet. Not covered are the gradients
+    of adaptive pooling, and of max pooling whose windows overlap: on CUDA, PyTorch adds these up in no fixed
+    order. No effect on a CPU, where the bits are always the same."""
     patience: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Early stopping: epochs without improvement after which training stops and returns to its best
     epoch; 0: off."""

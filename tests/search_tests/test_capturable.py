@@ -68,6 +68,16 @@ class Undrawn:
         self.active: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
+def unfaked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, which knows nothing of fake tensors."""
+
+    def called(*args: Any) -> Any:
+        with unset_fake_temporarily():
+            return function(*args)
+
+    return called
+
+
 def put_on(device: torch.device, build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """What ``build`` makes, really and on the CPU, with fake tensors of the same shapes on the device."""
 
@@ -90,12 +100,12 @@ def put_on(device: torch.device, build: Callable[..., nn.Module]) -> Callable[..
 
 
 def make_data(device: torch.device) -> ResidentData:
-    """520 images to train and 520 to validate: two batches of validation of unlike size."""
-    indices_N = torch.zeros(520, dtype=torch.int64, device=device)
+    """520 images to train and 2,520 to validate: batches of validation of unlike size."""
+    indices_N = torch.zeros(2520, dtype=torch.int64, device=device)
     return ResidentData(
-        images_NHWC=torch.zeros(1040, 32, 32, 3, dtype=torch.uint8, device=device),
-        labels_N=torch.zeros(1040, dtype=torch.int64, device=device),
-        train_indices=indices_N,
+        images_NHWC=torch.zeros(3040, 32, 32, 3, dtype=torch.uint8, device=device),
+        labels_N=torch.zeros(3040, dtype=torch.int64, device=device),
+        train_indices=indices_N[:520],
         val_indices=indices_N,
         mean_C=torch.zeros(3, device=device),
         std_C=torch.zeros(3, device=device),
@@ -110,6 +120,10 @@ def a_fake(device: torch.device) -> Iterator[pytest.MonkeyPatch]:
     mode.__deepcopy__ = lambda _memo: mode  # type: ignore[attr-defined]
     with mode, Passed(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "RandomStream", Undrawn)
+        # without a GPU autocast would be off
+        patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+        patch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+        patch.setattr(engine, "batch_for", unfaked(engine.batch_for))
         patch.setattr(engine, "watched_images", lambda data, _labels: data.train_indices[:7])
         for build in ("build_network", "build_projection"):
             patch.setattr(engine, build, put_on(device, getattr(engine, build)))
@@ -179,6 +193,20 @@ CATALOGUE: dict[str, dict[str, Any]] = {
     "branches that may be skipped": {
         "model": {"name": "resnet", "depth": 8, "stochastic_depth": 0.2, "squeeze_excite": 4}
     },
+    "a bias that is fixed": {
+        "model": {"name": "airbench", "widths": [8], "whitening_bias_epochs": 1},
+        "data": {"scaling": "unit"},
+    },
+    "a bias that is fixed, bf16": {
+        "model": {"name": "airbench", "widths": [8], "whitening_bias_epochs": 2},
+        "data": {"scaling": "unit"},
+        "training": {"precision": "bf16", "epochs": 4},
+    },
+    "bf16": {"model": DROPPING, "training": {"precision": "bf16"}},
+    "bf16, averaged": {
+        "optimizer": {"lookahead_steps": 3, "clip": 0.5},
+        "training": {"precision": "bf16", "ema": 0.9},
+    },
     "decay, clip": {"optimizer": {"name": "adagrad", "weight_decay": 0.1, "clip": 0.5}},
     "lookahead": {"optimizer": {"lookahead_steps": 3}, "training": {"log_every": 2}},
     "lookahead and ema": {
@@ -227,6 +255,10 @@ def test_nothing_waits_for_gradients(name: str) -> None:
         assert all(parameter.grad is not None for parameter in run._clipped)
 
 
+OURS = ("nadam", "adamax", "radam", "adagrad", "muon")
+"""Optimizers that are not torch's, and know of nothing else than to be captured."""
+
+
 @pytest.mark.parametrize("name", optimizers)
 def test_optimizers_of_a_gpu_are_built_to_be_captured(name: str) -> None:
     with a_fake(GPU) as patch:
@@ -234,11 +266,11 @@ def test_optimizers_of_a_gpu_are_built_to_be_captured(name: str) -> None:
         patch.setattr(Tensor, "backward", lambda _loss: make_gradients(run))
         for group in run._optimizer.param_groups:
             assert group["lr"] is run._lr
-            assert group.get("capturable", name in ("sgd", "adagrad"))
+            assert group.get("capturable", name in ("sgd", *OURS))
             assert group.get("fused", False) == (name in ("sgd", "adam", "adamw"))
         run._step()
-        counts = [state["step"] for state in run._optimizer.state.values() if "step" in state]
-        assert {count.device for count in counts} <= {GPU}
+        kept = tree_leaves(run._optimizer.state_dict())
+        assert {leaf.device for leaf in kept if isinstance(leaf, Tensor)} == {GPU}
 
 
 HABITS: dict[str, Callable[[Tensor], object]] = {

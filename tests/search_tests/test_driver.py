@@ -12,14 +12,15 @@ import pytest
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from search import objective
+from search import driver, objective
 from search.data.request import DataRequest
 from search.data.sources import ImageData, load
 from search.data.split import Split, make_split
 from search.driver import Driver
+from search.objective import TrialRun
 from search.prepare import StudyData, adapt, data_record, split_record
 from search.training.engine import Run
-from search.training.lanes import CpuLane
+from search.training.lanes import CpuLane, Mark
 from search.watchdog import Watchdog
 from spaces.space import Space
 from studies import live
@@ -60,10 +61,13 @@ Make = Callable[..., SearchStudy]
 def make(tmp_path: Path, digits: tuple[ImageData, Split]) -> Iterator[Make]:
     """Studies of one space, all in one database."""
     data, split = digits
-    space = adapt(Space.read(SPACE, "tiny.yaml", "tiny"), data, None, "fp32").space
+    adapted = adapt(Space.read(SPACE, "tiny.yaml", "tiny"), data, None, "fp32").space
     with closing(open_storage(f"sqlite:///{tmp_path / 'studies.db'}", create=True)) as storage:
 
-        def made(name: str, total: int, sampler: str = "random", pruner: str = "none") -> SearchStudy:
+        def made(
+            name: str, total: int, sampler: str = "random", pruner: str = "none", batch_size: int = 32
+        ) -> SearchStudy:
+            space = adapted.with_base({"training.batch_size": batch_size})
             record = StudyRecord(
                 space_name="tiny", space=space.to_yaml(), space_fingerprint=space.fingerprint(),
                 data=data_record(data, DataRequest("digits")), split=split_record(split), epochs=3,
@@ -77,11 +81,15 @@ def make(tmp_path: Path, digits: tuple[ImageData, Split]) -> Iterator[Make]:
 @pytest.fixture
 def drive(request_of_data: DataRequest) -> Callable[..., None]:
     def driven(
-        study: SearchStudy, lanes: int = LANES, ahead: int = 1, stopping: Callable[[], bool] = lambda: False
+        study: SearchStudy,
+        lanes: int = LANES,
+        ahead: int = 1,
+        stopping: Callable[[], bool] = lambda: False,
+        lane: type[CpuLane] = CpuLane,
     ) -> None:
         data = StudyData(request_of_data, study.data, CPU)
         drawing = Drawing(sampler=study.record.sampler, parallel=lanes, ahead=ahead)
-        where = [CpuLane(CPU) for _ in range(lanes)]
+        where = [lane(CPU) for _ in range(lanes)]
         Driver(study, data, where, process_name(os.getpid()), drawing).drive(stopping)
 
     return driven
@@ -140,9 +148,10 @@ def test_all_epochs_but_the_first_of_a_worker_are_expected_to_take_the_usual_tim
 
     monkeypatch.setattr(Watchdog, "watching", noted)
     drive(make("s", 3), lanes=1, ahead=0)
-    first, others = expected[:2], expected[2:]
-    assert first == [None, None]  # it is queued, and then waited for
-    assert len(others) == 2 * (3 * 3 - 1)
+    each = 3  # it is begun, queued, and waited for
+    first, others = expected[:each], expected[each:]
+    assert first == [None] * each
+    assert len(others) == each * (3 * 3 - 1)
     assert all(usual is not None and usual > 0 for usual in others)
 
 
@@ -180,25 +189,42 @@ def test_one_slot_is_drawn_ahead_and_all_are_put_back_when_stopped(
     assert finished == by_slot(unbroken)
 
 
+class Queue:
+    """What was queued for the runs of a worker, in order; the second slice is one too many for the memory, if
+    there is an error that says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.error: Exception | None = None
+        self.order: list[Run] = []
+        queue = Run.queue
+
+        def noted(run: Run, steps: int) -> bool:
+            self.order.append(run)
+            if self.error and len(self.order) == 2:
+                raise self.error
+            return queue(run, steps)
+
+        monkeypatch.setattr(objective.Run, "queue", noted)
+
+
 @pytest.fixture
-def full_memory(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The first two epochs that are queued are one too many for the memory: the second one fails."""
-    queued: list[int] = []
-    begin_epoch = Run.begin_epoch
-
-    def begin(run: Run) -> None:
-        queued.append(1)
-        if len(queued) == 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        begin_epoch(run)
-
-    monkeypatch.setattr(objective.Run, "begin_epoch", begin)
-    return queued
+def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
+    return Queue(monkeypatch)
 
 
+NO_ENGINE = "GET was unable to find an engine to execute this computation"
+FULL = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: out of memory"),
+]
+
+
+@pytest.mark.parametrize("error", [*FULL, RuntimeError(NO_ENGINE)], ids=str)
 def test_a_trial_that_is_crowded_out_costs_a_lane_and_is_tried_again(
-    make: Make, drive: Callable[..., None], full_memory: list[int]
+    make: Make, drive: Callable[..., None], queue: Queue, error: Exception
 ) -> None:
+    queue.error = error
     study = make("s", 5)
     running: list[int] = []
 
@@ -210,15 +236,72 @@ def test_a_trial_that_is_crowded_out_costs_a_lane_and_is_tried_again(
     assert [reason_of(trial) for trial in study.trials()].count("crowded out") == 1
     assert [reason_of(trial) for trial in study.trials()].count("finished") == 5
     assert [reason_of(trial) for trial in study.slots().attempts[1]] == ["crowded out", "finished"]
-    assert max(running) == LANES - 1
+    assert max(running[2:]) == LANES - 1
 
 
+@pytest.mark.parametrize("error", FULL, ids=str)
 def test_a_trial_that_does_not_fit_alone_is_given_up(
-    make: Make, drive: Callable[..., None], full_memory: list[int]
+    make: Make, drive: Callable[..., None], queue: Queue, error: Exception
 ) -> None:
+    queue.error = error
     study = make("s", 3)
     drive(study, lanes=1)
     reasons = [reason_of(trial) for trial in study.trials()]
     assert reasons == ["out of memory", "finished", "finished"]
     assert study.slots().failed_for_good(0)
     assert study.is_complete()
+
+
+def test_a_missing_algorithm_is_no_lack_of_memory_where_a_trial_is_alone(
+    make: Make, drive: Callable[..., None], queue: Queue
+) -> None:
+    queue.error = RuntimeError(NO_ENGINE)
+    study = make("s", 1)
+    drive(study, lanes=1)
+    assert [reason_of(trial) for trial in study.trials()] == ["error", "finished"]
+
+
+def test_epochs_are_queued_in_slices_by_turns(
+    make: Make, drive: Callable[..., None], queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "SLICE", 2)
+    study = make("s", LANES, batch_size=8)  # 12 steps an epoch
+    drive(study)
+    names = {id(run): name for name, run in zip("abc", dict.fromkeys(queue.order), strict=True)}
+    order = "".join(names[id(run)] for run in queue.order)
+    assert order.startswith("abc" * 5)
+    assert all(order.count(name) == 3 * 6 for name in "abc")
+    sliced = by_slot(study)
+    monkeypatch.setattr(driver, "SLICE", 1000)
+    whole = make("whole", LANES, batch_size=8)
+    drive(whole)
+    assert by_slot(whole) == sliced
+
+
+class Slow(CpuLane):
+    """A lane whose epochs are never over before they are waited for."""
+
+    def mark(self) -> Mark:
+        mark = super().mark()
+        mark.reached = lambda: False  # type: ignore[method-assign]
+        return mark
+
+
+def test_an_epoch_that_is_over_is_settled_before_the_others_are_queued(
+    make: Make, drive: Callable[..., None], queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled: list[int] = []
+    settle = TrialRun.settle
+
+    def noted(run: TrialRun) -> bool:
+        settled.append(len(queue.order))
+        return settle(run)
+
+    monkeypatch.setattr(TrialRun, "settle", noted)
+    monkeypatch.setattr(driver, "SLICE", 2)
+    drive(make("done", 2, batch_size=8), lanes=2)
+    before = len(queue.order)
+    assert settled[0] == 2 * 6 - 1  # the second one's last slice is not queued yet
+    settled.clear()
+    drive(make("waiting", 2, batch_size=8), lanes=2, lane=Slow)
+    assert settled[0] - before == 2 * 6

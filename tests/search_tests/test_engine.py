@@ -7,39 +7,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from digit_runs import CPU, configuration, digits_of
 from torch import nn
 
-from search.data.request import DataRequest
-from search.data.sources import load
-from search.data.split import make_split
 from search.training import engine, evaluation
 from search.training.engine import Run, fit
 from search.training.models import build_model
 from search.training.optimizers import optimizers
-from search.training.resident import ResidentData, make_resident
-from spaces.config import Configuration
-
-CPU = torch.device("cpu")
+from search.training.resident import ResidentData
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory) -> ResidentData:
-    data = load(DataRequest("digits", tmp_path_factory.mktemp("data")))
-    split = make_split(data.labels_N, data.n_train, 0.2, 300, seed=0)
-    return make_resident(data, split, CPU)
-
-
-def configuration(**sections) -> Configuration:
-    """A small network that learns digits in seconds, with some sections replaced."""
-    tree = {
-        "model": {"name": "vgg", "widths": [8, 16], "convolutions": 1, "head": 16, "dropout": 0.1},
-        "optimizer": {"name": "sgd", "lr": 0.05},
-        "augmentation": {"shift": 1, "rotation": 10.0, "mixup": 0.2, "cutout": 0.25},
-        "training": {"epochs": 3, "batch_size": 32},
-    }
-    for name, section in sections.items():
-        tree[name] = tree.get(name, {}) | section
-    return Configuration.read(tree)
+    return digits_of(tmp_path_factory.mktemp("data"))
 
 
 def weights(run: Run) -> torch.Tensor:
@@ -102,6 +82,7 @@ SETTINGS = {
         "training": {"ema": 0.9, "patience": 2},
     },
     "clip and log": {"optimizer": {"clip": 0.5}, "training": {"log_every": 4}},
+    "bf16, lookahead": {"training": {"precision": "bf16"}, "optimizer": {"lookahead_steps": 3}},
     "decoupled, by epoch": {
         "optimizer": {"lr": 2.0, "weight_decay": 1e-3, "parametrization": "decoupled"},
         "schedule": {"name": "polynomial", "per": "epoch", "warmup": 0.3},
@@ -152,7 +133,7 @@ def test_an_epoch_follows_a_plain_loop(digits):
     )  # fmt: skip
     run = Run(config, digits, CPU, seed=5)
     network = build_model(config.model, digits.shape)
-    network.load_state_dict(run.network.state_dict())
+    network.load_state_dict(dict(run.network.state_dict()))  # which counts no batches
     report = run.train_epoch()
 
     pixels = digits.images_NHWC.permute(0, 3, 1, 2).double() / 255
@@ -208,10 +189,13 @@ def test_digits_are_learnt(digits):
 
 
 def test_validation_in_batches_of_any_size_gives_the_same(digits, monkeypatch):
-    run = Run(configuration(), digits, CPU, seed=0)
-    whole = run._validate()
-    monkeypatch.setattr(evaluation, "BATCH", 7)
-    torch.testing.assert_close(run._validate(), whole)
+    reports = []
+    for batch in (evaluation.BATCH, 7):
+        monkeypatch.setattr(evaluation, "BATCH", batch)
+        reports.append(Run(configuration(), digits, CPU, seed=0).train_epoch())
+    whole, sliced = reports
+    assert sliced.val_accuracy == whole.val_accuracy
+    assert sliced.val_loss == pytest.approx(whole.val_loss, rel=1e-6)
 
 
 def test_a_diverging_run_says_so_and_is_finished(digits):
@@ -298,6 +282,7 @@ def test_mixed_and_augmented_images_keep_their_labels(digits):
 
     run = Run(config, data, CPU, 0)
     run.network = Watching(run.network)
+    run._begin(run._phases[0])
     targets = []
     loss = engine.training_loss
 

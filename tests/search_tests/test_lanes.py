@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from recorded_graph import RecordedGraph, cuda_lanes_on_the_cpu
 from torch import Tensor
 
 from search.data.request import DataRequest
 from search.data.sources import load
 from search.data.split import make_split
 from search.training.engine import WARM_UP, Run
-from search.training.lanes import CpuLane, Direct, Graphed, Repeated, Work, make_lane
+from search.training.lanes import CpuLane, CudaLane, Direct, Graphed, Repeated, Work, make_lane
 from search.training.randomness import RandomStream
 from search.training.resident import ResidentData, make_resident
 from spaces.config import Configuration
@@ -44,7 +45,7 @@ class Replaying(CpuLane):
         if self.failures:
             self.draws.state += 100
             raise self.failures.pop(0)
-        self.captured.append(getattr(work, "__name__", "work"))
+        self.captured.append(getattr(work, "func", work).__name__)
 
         def replay() -> None:
             self.replayed += 1
@@ -87,14 +88,91 @@ def test_work_that_cannot_be_captured_is_called_for_good_from_the_same_draws() -
     assert drawn == list(range(1, 11))
 
 
-def test_a_capture_that_does_not_fit_is_tried_once_more() -> None:
-    lane = Replaying(torch.OutOfMemoryError("full"))
+NO_ENGINE = RuntimeError("GET was unable to find an engine to execute this computation")
+FULL = [
+    torch.OutOfMemoryError("full"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+]
+
+
+@pytest.mark.parametrize("error", [*FULL, NO_ENGINE], ids=str)
+def test_a_capture_that_does_not_fit_is_tried_once_more(error: Exception) -> None:
+    lane = Replaying(error)
     graphed, drawn = repeat(lane, times=5, warm_up=1)
     assert (len(lane.captured), lane.replayed) == (1, 4)
     assert drawn == list(range(1, 6))
     assert graphed.eager == ""
-    with pytest.raises(torch.OutOfMemoryError):
-        repeat(Replaying(*[torch.OutOfMemoryError("full")] * 2), times=5, warm_up=1)
+
+
+@pytest.mark.parametrize("error", FULL, ids=str)
+def test_a_capture_that_never_fits_fails(error: Exception) -> None:
+    with pytest.raises(type(error), match=str(error)):
+        repeat(Replaying(error, error), times=5, warm_up=1)
+
+
+def test_what_no_algorithm_captures_is_called() -> None:
+    lane = Replaying(NO_ENGINE, NO_ENGINE)
+    graphed, drawn = repeat(lane, times=5, warm_up=1)
+    assert (lane.captured, drawn) == ([], list(range(1, 6)))
+    assert graphed.eager == str(NO_ENGINE)
+
+
+def test_a_failure_without_words_is_told_by_its_type() -> None:
+    graphed, drawn = repeat(Replaying(RuntimeError()), times=5, warm_up=1)
+    assert (graphed.eager, len(drawn)) == ("RuntimeError", 5)
+
+
+def test_graphs_whose_capture_failed_live_as_long_as_the_process() -> None:
+    """In torch 2.11 the allocator of pinned memory goes on asking them."""
+    made: list[weakref.ref[object]] = []
+
+    class Noted(RecordedGraph):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(weakref.ref(self))
+
+    def waiting() -> None:
+        torch.ones(1).item()
+
+    with cuda_lanes_on_the_cpu(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "CUDAGraph", Noted)
+        lane = CudaLane(CPU)
+        graphed = lane.repeated(RandomStream(0, CPU), 1)
+        for _ in range(3):
+            graphed(waiting)
+        assert "not permitted" in graphed.eager
+        anchor, failed, second_anchor = made
+        del lane, graphed
+        gc.collect()
+    assert failed() is not None
+    assert anchor() is None
+    assert second_anchor() is None
+
+
+def test_anchors_of_former_pools_stay_as_long_as_there_are_graphs() -> None:
+    values = torch.zeros(1)
+
+    def counting() -> None:
+        values.add_(1)
+
+    def waiting() -> None:
+        values.item()
+
+    with cuda_lanes_on_the_cpu():
+        lane = CudaLane(CPU)
+        captured = lane.repeated(RandomStream(0, CPU), 1)
+        for _ in range(3):
+            captured(counting)
+        failing = lane.repeated(RandomStream(0, CPU), 0)
+        failing(waiting)
+        lane.repeated(RandomStream(0, CPU), 1)  # as when a layer is fixed: the validation's graph stays
+        assert len(lane._aside) == 1
+        captured(counting)
+        assert values.item() == 4
+        del captured
+        lane.repeated(RandomStream(0, CPU), 1)
+        assert lane._aside == []
 
 
 def test_a_cpu_captures_nothing_and_has_done_what_is_called() -> None:

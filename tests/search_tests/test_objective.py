@@ -12,6 +12,7 @@ from search.checkpoints import Checkpoints
 from search.data.request import DataRequest
 from search.data.sources import load
 from search.data.split import make_split
+from search.hardware import versions
 from search.objective import NOTHING, Kept, TrialRun
 from search.prepare import adapt, data_record, split_record
 from search.training.models import Shape, cost
@@ -140,6 +141,41 @@ def test_after_a_fault_the_next_attempt_goes_on_from_the_checkpoint_until_the_sl
         with artifacts.open_reader(file["artifact_id"]) as text:
             assert b"IndexError: list index out of range" in text.read()
     assert Slots(study.trials()).failed_for_good(0)
+
+
+def test_a_checkpoint_of_another_version_is_not_gone_on_from(study, digits, tmp_path, monkeypatch):
+    kept = Kept(checkpoints=Checkpoints(tmp_path / "checkpoints", every=0.0))
+    assert started(study, digits, kept).advance()
+    study.fail_lost(["here"])
+    with monkeypatch.context() as patch:
+        patch.setattr(objective, "versions", lambda: versions() | {"cifar-search": "0.0.0+another"})
+        assert started(study, digits, kept).advance()
+        assert len(study.trials()[-1].intermediate_values) == 1
+    study.fail_lost(["here"])
+    run = started(study, digits, kept)
+    run.launch()
+    assert len(run._run.history) == 0  # what the other version left is not this one's
+
+
+def test_an_epoch_begun_is_finished_when_a_trial_is_interrupted(study, digits):
+    run = started(study, digits)
+    run.launch()
+    run.queue(1)
+    assert not run.is_queued
+    run.interrupt()
+    (trial,) = study.trials()
+    assert outcome_of(trial).reason == "interrupted"
+    assert len(history_of(trial).val_loss) == 1
+
+
+def test_what_goes_wrong_while_a_trial_is_interrupted_ends_it_alone(study, digits, monkeypatch):
+    run = started(study, digits)
+    run.launch()
+    monkeypatch.setattr(objective.Run, "queue", lambda _run, _steps: [][1])
+    run.interrupt()
+    (trial,) = study.trials()
+    assert outcome_of(trial).reason == "error"
+    assert not Slots(study.trials()).is_closed(0)
 
 
 def test_a_database_that_fails_is_not_the_trials_fault(study, digits, monkeypatch):

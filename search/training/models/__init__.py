@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from search.training.initialization import initialize
 from search.training.models import airbench, blocks, residual  # noqa: F401 (register their networks)
 from search.training.models.pretrained import load_weights
-from search.training.models.table import Prepared, Shape, models
+from search.training.models.table import Freezing, Prepared, Shape, models
 from spaces import config
 
-__all__ = ["Cost", "Prepared", "Shape", "build_model", "cost", "cost_of"]
+__all__ = ["Cost", "Freezing", "Prepared", "Shape", "build_model", "cost", "cost_of", "largest_layer"]
 
 
 def build_model(model: config.Model, shape: Shape) -> nn.Module:
@@ -48,10 +48,31 @@ def cost(model: config.Model, shape: Shape) -> Cost:
 
 def cost_of(build: Callable[[], nn.Module], shape: Shape) -> Cost:
     """``cost`` of whatever network ``build`` makes for images of this shape."""
-    with torch.device("meta"):
-        network = build().eval()
-        image_1CHW = torch.empty(1, shape.channels, shape.height, shape.width)
+    network, image_1CHW = _on_meta(build, shape)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image_1CHW)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return Cost(parameters, counter.get_total_flops() // 2)
+
+
+def largest_layer(build: Callable[[], nn.Module], shape: Shape) -> int:
+    """The most values that a layer of the network takes in and gives out for one image, without memory or
+    arithmetic."""
+    network, image_1CHW = _on_meta(build, shape)
+    sizes: list[int] = []
+
+    def see(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        sizes.append(output.numel() + sum(value.numel() for value in inputs))
+
+    for module in network.modules():
+        if not list(module.children()):
+            module.register_forward_hook(see)
+    with torch.no_grad():
+        network(image_1CHW)
+    return max(sizes)
+
+
+def _on_meta(build: Callable[[], nn.Module], shape: Shape) -> tuple[nn.Module, Tensor]:
+    """The network in eval mode and an image for it, both without values."""
+    with torch.device("meta"):
+        return build().eval(), torch.empty(1, shape.channels, shape.height, shape.width)
