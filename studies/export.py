@@ -24,7 +24,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -34,7 +36,7 @@ from spaces.problems import describe
 from spaces.text import brief, dump_yaml, load_yaml, plain, read_text, unknown, within
 from studies.finalists import Finalists
 from studies.plan import PlanStudy, Results
-from studies.record import DataRecord, SplitRecord, SplitSpec, outcome_of, reason_of, setup_of
+from studies.record import DataRecord, SplitRecord, SplitSpec, history_of, outcome_of, reason_of, setup_of
 from studies.study import SearchStudy
 from studies.summary import Entry, summarize
 from studies.urls import masked
@@ -105,6 +107,15 @@ class ExportedRun(ExportRecord):
     seconds: float | None = None
     device: str = ""
     versions: dict[str, str] = {}
+    train_loss: tuple[float | None, ...] = ()
+    """The mean training loss of every epoch, to five significant digits, None where it was no finite number;
+    empty where it was not recorded."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_curve(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is not recorded is not written either, so that a file may lack it."""
+        tree: dict[str, Any] = handler(self)
+        return tree if self.train_loss else {key: tree[key] for key in tree if key != "train_loss"}
 
 
 def _no_truth_value(value: Any) -> Any:
@@ -299,6 +310,7 @@ def _run(trial: FrozenTrial, split: SplitRecord) -> ExportedRun:
         seconds=outcome.seconds if outcome else None,
         device=outcome.device if outcome else "",
         versions=outcome.versions if outcome else {},
+        train_loss=history_of(trial).train_loss,
     )
 
 

@@ -93,7 +93,7 @@ def verify(
     data_dir: DataDir = None,
     device: Device = "auto",
 ) -> None:
-    """Train a recorded run again: the same validation accuracy to the last bit, or what differs."""
+    """Train a recorded run again: the same to the last bit, on a GPU within a tolerance, or what differs."""
     interrupts = Interrupts()
     from search.retraining.screen import RetrainScreen
     from search.retraining.verify import VerifyRequest

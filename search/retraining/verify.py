@@ -1,7 +1,8 @@
-"""The command ``verify``: a recorded training again, to the last bit of its validation accuracy."""
+"""The command ``verify``: a recorded training again, the same to the last bit or within a tolerance."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +10,19 @@ import torch
 
 from search.hardware import device_name, versions
 from search.interrupts import Interrupts
+from search.objective import history_of
+from search.retraining.agreement import Deviation, Figures, deviations, must_be_exact, same_bits
 from search.retraining.exported import device_for, exported_split, load_exported, request_of
 from search.retraining.screen import RetrainScreen, epoch_line
 from search.training.engine import fit
-from search.training.reports import EpochReport, Result
+from search.training.reports import EpochReport
 from search.training.resident import make_resident
 from studies.export import ExportedConfiguration, ExportedRun, read_export
 from studies.text import duration
+
+CPUS_DIFFER = "processors of one kind can still differ"
+POOLING_DIFFERS = "training.deterministic does not cover some gradients of pooling"
+RARELY_OUTSIDE = "fewer than 1 in 100 unchanged trainings lay outside where that was measured"
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,9 @@ def verify(request: VerifyRequest, screen: RetrainScreen, interrupts: Interrupts
         screen.say(epoch_line(report, epochs, validated=True))
         return report.diverged
 
-    _, result = fit(export.settings, resident, device, run.seed, on_epoch)
-    return _compare(run, result, device, screen)
+    trained, result = fit(export.settings, resident, device, run.seed, on_epoch)
+    now = Figures(result.value, result.epoch, history_of(trained.history).train_loss)
+    return _compare(export, run, now, device_name(device), screen)
 
 
 def _chosen(export: ExportedConfiguration, request: VerifyRequest) -> ExportedRun:
@@ -70,22 +78,65 @@ def _chosen(export: ExportedConfiguration, request: VerifyRequest) -> ExportedRu
     return export.runs[request.run - 1]
 
 
-def _compare(run: ExportedRun, result: Result, device: torch.device, screen: RetrainScreen) -> int:
-    screen.say(f"validation accuracy recorded: {run.accuracy!r} (epoch {run.epoch})")
-    screen.say(f"validation accuracy now:      {result.value!r} (epoch {result.epoch})")
-    others = differences(run, device_name(device), versions())
-    if (result.value, result.epoch) == (run.accuracy, run.epoch):
-        screen.say(
-            "verified: the same to the last bit" + (f", although {'; '.join(others)}" if others else "")
-        )
+def _compare(
+    export: ExportedConfiguration, run: ExportedRun, now: Figures, device: str, screen: RetrainScreen
+) -> int:
+    recorded = Figures(run.accuracy, run.epoch, run.train_loss)
+    screen.say(f"validation accuracy recorded: {recorded.accuracy!r} (epoch {recorded.epoch})")
+    screen.say(f"validation accuracy now:      {now.accuracy!r} (epoch {now.epoch})")
+    others = differences(run, device, versions())
+    although = f", although {'; '.join(others)}" if others else ""
+    if same_bits(recorded, now):
+        screen.say(f"verified: the same to the last bit{although}")
         return 0
-    images = round(abs(result.value - run.accuracy) * run.split.val_images)
-    points = 100 * (result.value - run.accuracy)
-    screen.say(f"not the same: {points:+.4f} points, {images} of {run.split.val_images} validation images")
+    if must_be_exact(run.device, device, export.settings.training.deterministic):
+        _say_inequality(run, recorded, now, screen)
+        on_cpu = device.startswith("CPU (")
+        return _explain(others, CPUS_DIFFER if on_cpu else POOLING_DIFFERS, screen)
+    split = run.split
+    found = deviations(recorded, now, val_images=split.val_images, train_images=split.train_images)
+    _say_tolerances(found, screen)
+    outside = [str(deviation) for deviation in found if deviation.share > 1]
+    if not export.settings.training.patience and len(now.train_loss) < len(recorded.train_loss):
+        outside.append(f"{len(now.train_loss)} epochs were trained and {len(recorded.train_loss)} recorded")
+    if outside:
+        screen.say(f"not within the tolerance: {'; '.join(outside)}")
+        return _explain(others, RARELY_OUTSIDE, screen)
+    screen.say(f"verified: within the tolerance{although}")
+    return 0
+
+
+def _say_inequality(run: ExportedRun, recorded: Figures, now: Figures, screen: RetrainScreen) -> None:
+    difference = now.accuracy - recorded.accuracy
+    images = round(abs(difference) * run.split.val_images)
+    losses = zip(recorded.train_loss, now.train_loss, strict=False)
+    epoch = next((epoch for epoch, (before, after) in enumerate(losses, start=1) if before != after), None)
+    first = f"; training losses differ from epoch {epoch} on" if epoch else ""
+    screen.say(
+        f"not the same: {100 * difference:+.4f} points, {images} of {run.split.val_images} validation "
+        f"images{first}"
+    )
+
+
+def _say_tolerances(found: Sequence[Deviation], screen: RetrainScreen) -> None:
+    accuracy, losses = found[0], found[1:]
+    screen.say(
+        "compared within a tolerance, since bits are the same only on a CPU or with training.deterministic: "
+        f"validation accuracy {100 * accuracy.tolerance:.2f} points (3 standard errors of a difference)"
+    )
+    if losses:
+        furthest = max(losses, key=lambda deviation: deviation.share)
+        screen.say(f"training loss: 1 % + 2.5 sqrt(loss / images) in each epoch; furthest away: {furthest}")
+    else:
+        screen.say("no training losses are recorded in the file: the accuracy alone is compared")
+
+
+def _explain(others: list[str], hint: str, screen: RetrainScreen) -> int:
+    """Say why it need not agree, or that nothing explains it; return the exit code."""
     if others:
         screen.say(f"which need not be the same, since {'; '.join(others)}")
         return 0
-    screen.say("although device and versions are the same (processors of one kind can still differ)")
+    screen.say(f"although device and versions are the same ({hint})")
     return 1
 
 

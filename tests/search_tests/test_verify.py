@@ -1,4 +1,4 @@
-"""A recorded training again: the same to the last bit, or what differs."""
+"""A recorded training again: the same to the last bit, within a tolerance, or what differs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 from exports import export, make_folder, search
 
 from search.data.request import DataRequest
 from search.interrupts import Interrupts
+from search.retraining import verify as verifying
 from search.retraining.screen import RetrainScreen
 from search.retraining.verify import VerifyRequest, verify
 
@@ -61,6 +64,66 @@ def test_another_value_on_the_same_device_and_versions_is_an_error(again, export
     assert code == 1
     assert "not the same: +" in said
     assert "although device and versions are the same" in said
+
+
+def test_another_training_loss_on_a_cpu_is_an_error(again, exported):
+    recorded = read_losses(exported)
+    code, said = again({str(recorded[1]): str(recorded[1] * 1.0001)})
+    assert code == 1
+    assert "not the same: +0.0000 points" in said
+    assert "training losses differ from epoch 2 on" in said
+
+
+def read_losses(exported: Path) -> list[float]:
+    return yaml.safe_load(exported.read_text())["runs"][0]["train_loss"]
+
+
+GPU = "NVIDIA of tests"
+
+
+@pytest.fixture
+def on_gpu(monkeypatch) -> dict[str, str]:
+    """The device calls itself a GPU; returned is the edit by which it is the recorded one, too."""
+    name = verifying.device_name(torch.device("cpu"))
+    monkeypatch.setattr(verifying, "device_name", lambda device: GPU)
+    return {f"  device: {name}": f"  device: {GPU}"}
+
+
+def test_on_a_gpu_the_same_bits_are_said_to_be_the_same(again, on_gpu):
+    code, said = again(on_gpu)
+    assert code == 0
+    assert said.splitlines()[-1] == "verified: the same to the last bit"
+
+
+def test_on_a_gpu_what_is_near_is_within_the_tolerance_and_never_the_same(again, on_gpu, exported):
+    loss = read_losses(exported)[1]
+    code, said = again(on_gpu | {str(loss): str(loss * 1.001)})
+    assert code == 0
+    assert said.splitlines()[-1] == "verified: within the tolerance"
+    assert "the same to the last bit" not in said
+    assert "validation accuracy" in said
+    assert "furthest away: training loss of epoch 2 is" in said
+
+
+def test_on_a_gpu_what_is_far_is_an_error_with_its_epoch(again, on_gpu, exported):
+    loss = read_losses(exported)[1]
+    code, said = again(on_gpu | {str(loss): str(3 * loss)})
+    assert code == 1
+    assert "not within the tolerance: training loss of epoch 2 is" in said
+    assert "although device and versions are the same (fewer than 1 in 100" in said
+    code, said = again(on_gpu | {str(loss): str(3 * loss), "    torch: ": "    torch: 1."})
+    assert code == 0
+    assert "which need not be the same, since torch is" in said
+
+
+def test_on_a_gpu_an_export_without_losses_is_compared_by_accuracy(again, on_gpu, exported):
+    text = exported.read_text()
+    start = text.index("  train_loss:")
+    losses = text[start : text.index("\nfingerprint", start)]
+    code, said = again(on_gpu | {losses: "", accuracy(exported): "accuracy: 0.3"})
+    assert code == 1
+    assert "no training losses are recorded in the file: the accuracy alone is compared" in said
+    assert "not within the tolerance: validation accuracy is" in said
 
 
 def test_another_value_by_other_versions_is_said_and_no_error(again, exported):

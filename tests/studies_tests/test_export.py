@@ -24,7 +24,7 @@ from studies.export import (
     write_export,
 )
 from studies.looks import PIECE, Look, add_looks, looks_of
-from studies.record import DataRecord, Drawing, Outcome, SplitRecord, StudyRecord
+from studies.record import DataRecord, Drawing, History, Outcome, SplitRecord, StudyRecord
 from studies.storage import open_storage
 from studies.study import SearchStudy, open_study
 
@@ -60,7 +60,13 @@ def make_study(storage: RDBStorage) -> SearchStudy:
     return open_study(storage, NAME, described, 20)
 
 
-def run(study: SearchStudy, value: float | None, dropout: float = 0.1, **outcome: Any) -> Claim:
+def run(
+    study: SearchStudy,
+    value: float | None,
+    dropout: float = 0.1,
+    history: History | None = None,
+    **outcome: Any,
+) -> Claim:
     """A trial that ended with this accuracy; None: it failed."""
     study.optuna.enqueue_trial({"model.dropout": dropout, "optimizer.lr": 0.1})
     claim = study.claim("somewhere:x:1:2", Drawing(sampler="random"))
@@ -68,7 +74,8 @@ def run(study: SearchStudy, value: float | None, dropout: float = 0.1, **outcome
     claim.trial.report(value or 0.0, 1)
     told = Outcome(**{"reason": "finished", "epoch": 3, "seconds": 2.0, "device": "CPU", **outcome})
     state = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}.get(told.reason, TrialState.FAIL)
-    assert study.close(claim.trial_id, state, told, value=value if state == TrialState.COMPLETE else None)
+    value = value if state == TrialState.COMPLETE else None
+    assert study.close(claim.trial_id, state, told, history, value=value)
     return claim
 
 
@@ -93,6 +100,18 @@ def test_an_export_reads_back_to_the_same_configuration_data_split_seed_and_scor
     assert read.base_settings == study.space.base
     assert (read.score.kind, read.score.n, read.score.low) == ("one run of the search", 1, None)
     assert f"cifar-search retrain {tmp_path / 'best.yaml'} --seeds 3 -o runs/best" == read.command
+
+
+def test_a_run_holds_the_training_loss_of_every_epoch_where_it_was_recorded(study, tmp_path):
+    curve = (2.3026, None, *(1 / epoch for epoch in range(1, 700)))  # in two pieces in the storage
+    run(study, 0.5, 0.1, History(train_loss=curve))
+    run(study, 0.4, 0.2)
+    with_curve, without = of_best(study, "sqlite:///x.db", 2)
+    write_export(with_curve, tmp_path / "best.yaml")
+    assert read_export(tmp_path / "best.yaml").runs[0].train_loss == curve
+    write_export(without, tmp_path / "old.yaml")
+    assert "train_loss" not in (tmp_path / "old.yaml").read_text()
+    assert read_export(tmp_path / "old.yaml").runs[0].train_loss == ()
 
 
 def test_the_file_is_plain_yaml_whose_comment_holds_no_line_of_a_users(study, tmp_path):
