@@ -5,47 +5,47 @@
 What a script for a single configuration does: weights in half precision (float32 on a CPU), the network
 through torch.compile with max-autotune (on a CPU its default mode), Inductor's cache empty, the whole epoch
 augmented at once (reflected 2-pixel shifts, alternating flip), the loss summed over the batch, Nesterov SGD
-in its decoupled form, Lookahead with a cubic decline, one evaluation at the end with test-time augmentation.
-Network and settings are the configuration's (the base of ``fast-94``); the learning rate per batch is the
-paper's, lr / (1 + 1 / (1 - momentum)). All epochs are whole and the whitening's bias learns in all of them
-(paper: 9.9 epochs, and 3).
+in its decoupled form, Lookahead with a cubic decline, the whitening's bias fixed after the configuration's
+number of epochs. As the engine does, it validates the slow weights after each epoch, and once more at the end
+with test-time augmentation. Network and settings are the configuration's (the base of ``fast-94``), whose
+learning rate and weight decay mean what they mean to the engine. All epochs are whole (paper: 9.9 epochs).
 
-A first pass of three steps compiles the network and is timed apart; then the weights are put back. The last
-line that it prints is JSON.
+A first pass of three steps compiles the network and is timed apart, and as many steps with the bias fixed;
+then the weights are put back. It prints lines of JSON as soon as there is something to say: the seconds of
+compiling, then each run.
 
 Shapes: N images, B of a batch, C channels, H height, W width, K classes.
 """
 
 from __future__ import annotations
 
-import json
+import copy
 import os
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-FOLDER = tempfile.TemporaryDirectory()
-os.environ["TORCHINDUCTOR_CACHE_DIR"] = (
-    FOLDER.name
-)  # before torch is imported: nothing compiled earlier is found
-os.environ["TRITON_CACHE_DIR"] = f"{FOLDER.name}/triton"
+import torch
+import torch.nn.functional as F
+import yaml
+from bench_data import Arrays, resident
+from ours_runs import parse, synchronize, tell
+from torch import Tensor, nn
 
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-import yaml  # noqa: E402
-from bench_data import Arrays, resident  # noqa: E402
-from ours_runs import parse, synchronize  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-
-from search.training.augmentation.gather import random_gather  # noqa: E402
-from search.training.augmentation.pipeline import plain_batch  # noqa: E402
-from search.training.augmentation.scaling import build_scaling  # noqa: E402
-from search.training.augmentation.test_time import averaged_logits  # noqa: E402
-from search.training.models import Prepared, build_model  # noqa: E402
-from search.training.models.airbench import ShiftNorm  # noqa: E402
-from search.training.resident import ResidentData  # noqa: E402
-from search.training.schedules import schedule_table  # noqa: E402
-from spaces.config import SGD, Configuration, CrossEntropy  # noqa: E402
+from search.training.augmentation.gather import random_gather
+from search.training.augmentation.pipeline import plain_batch
+from search.training.augmentation.scaling import build_scaling
+from search.training.augmentation.test_time import averaged_logits
+from search.training.kernels import AUTOTUNE
+from search.training.models import Prepared, build_model
+from search.training.models.airbench import ShiftNorm
+from search.training.optimizers import coupled_decay, full_rate
+from search.training.resident import ResidentData
+from search.training.schedules import schedule_table
+from spaces.config import SGD, Airbench, Configuration, CrossEntropy, Optimizer
 
 COMPILING_STEPS = 3
 """A compiled step runs once plainly and once while CUDA graphs are recorded, before it runs at full speed."""
@@ -53,17 +53,21 @@ PREPARATION_IMAGES = 5000
 
 
 class Training:
-    """The network, compiled once, and trained anew from each seed."""
+    """The network, compiled once by ``compile``, and trained anew from each seed."""
 
-    def __init__(self, configuration: Configuration, data: ResidentData) -> None:
+    def __init__(
+        self, configuration: Configuration, data: ResidentData, dtype: torch.dtype | None = None
+    ) -> None:
+        """``dtype`` None: half precision on CUDA, float32 on a CPU."""
+        assert isinstance(configuration.model, Airbench)
+        self.model = configuration.model
         self.config, self.data, self.device = configuration, data, data.device
-        self.dtype = torch.half if self.device.type == "cuda" else torch.float32
+        self.dtype = dtype or (torch.half if self.device.type == "cuda" else torch.float32)
         self.batch = configuration.training.batch_size
         self.steps = len(data.train_indices) // self.batch
         self.scaling = build_scaling("standardize", data.mean_C, data.std_C)
         self.network = self._fresh(0)
-        mode = "max-autotune" if self.device.type == "cuda" else "default"
-        self.compiled = torch.compile(self.network, mode=mode)
+        self.compiled: Callable[[Tensor], Tensor] = self.network
 
     def _fresh(self, seed: int) -> nn.Module:
         """An untrained network: half precision, except for the normalizations."""
@@ -79,40 +83,60 @@ class Training:
 
     def compile(self) -> float:
         """Run forward and backward until everything is compiled; the seconds that it took."""
+        mode = "max-autotune" if self.device.type == "cuda" else "default"
+        self.compiled = torch.compile(self.network, mode=mode)
         synchronize(self.device)
         start = time.perf_counter()
         weights = {name: value.clone() for name, value in self.network.state_dict().items()}
         images_NCHW, labels_N = self._epoch(0)
-        for _ in range(COMPILING_STEPS):
-            self._loss(images_NCHW[: self.batch], labels_N[: self.batch]).backward()
-        self.network.zero_grad(set_to_none=True)
+        for epoch in self._epochs_that_differ():
+            self._fix_bias(epoch)
+            for _ in range(COMPILING_STEPS):
+                self._loss(images_NCHW[: self.batch], labels_N[: self.batch]).backward()
+                self.network.zero_grad(set_to_none=True)
         self.network.load_state_dict(weights)
         synchronize(self.device)
         return time.perf_counter() - start
 
+    def _epochs_that_differ(self) -> list[int]:
+        """The first epoch of the training, and the first one in which the whitening's bias is fixed."""
+        return sorted({0, self.model.whitening_bias_epochs} & set(range(self.config.training.epochs)))
+
+    def _fix_bias(self, epoch: int) -> None:
+        """Let the whitening's bias learn in the first epochs, and then stay as it is."""
+        bias = self.network.get_parameter("0.bias")
+        bias.requires_grad_(not self.model.whitening or epoch < self.model.whitening_bias_epochs)
+
     def run(self, seed: int) -> dict[str, Any]:
-        """Train from a seed and evaluate."""
+        """Train from a seed, validate after each epoch, and evaluate."""
         synchronize(self.device)
         start = time.perf_counter()
         self.network.load_state_dict(self._fresh(seed).state_dict())
+        self._fix_bias(0)
         optimizer, rates = self._optimizer()
-        slow = Slow(self.network, len(rates))
-        self.network.train()
+        slow = Slow(self.network, self.config.optimizer, len(rates))
         for epoch in range(self.config.training.epochs):
-            images_NCHW, labels_N = self._epoch(epoch)
-            for step in range(self.steps):
-                batch = slice(step * self.batch, (step + 1) * self.batch)
-                done = epoch * self.steps + step
-                for group in optimizer.param_groups:
-                    group["lr"] = rates[done]
-                self._loss(images_NCHW[batch], labels_N[batch]).backward()
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                slow.update(done + 1)
-        slow.finish()
-        accuracy, tta_accuracy = self._accuracy("none"), self._accuracy("mirror-shift")
+            self._train_epoch(epoch, optimizer, rates, slow)
+            accuracy = self._accuracy(slow.network, "none")
+        tta_accuracy = self._accuracy(slow.network, self.config.training.test_time_augmentation)
         seconds = time.perf_counter() - start
         return {"seconds": seconds, "accuracy": accuracy, "tta_accuracy": tta_accuracy}
+
+    def _train_epoch(
+        self, epoch: int, optimizer: torch.optim.Optimizer, rates: list[float], slow: Slow
+    ) -> None:
+        self._fix_bias(epoch)
+        self.network.train()
+        images_NCHW, labels_N = self._epoch(epoch)
+        for step in range(self.steps):
+            batch = slice(step * self.batch, (step + 1) * self.batch)
+            done = epoch * self.steps + step
+            for group in optimizer.param_groups:
+                group["lr"] = rates[done]
+            self._loss(images_NCHW[batch], labels_N[batch]).backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            slow.update(done + 1)
 
     def _epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
         """All training images in a new order, augmented, and their labels."""
@@ -136,71 +160,88 @@ class Training:
         return F.cross_entropy(logits_BK.float(), labels_B, label_smoothing=smoothing, reduction="sum")
 
     def _optimizer(self) -> tuple[torch.optim.Optimizer, list[float]]:
-        """SGD, and its rate at every step; a gradient is a sum over the batch."""
+        """SGD of all that learns, norms and biases decayed like the rest, and its rate at every step."""
         settings = self.config.optimizer
         assert isinstance(settings, SGD)
-        rate = settings.lr / (1024 * (1 + 1 / (1 - settings.momentum)))
+        assert settings.decay_norms_and_biases
+        rate = full_rate(settings, self.batch) / self.batch  # gradients are sums over the batch
         table = schedule_table(self.config.schedule, self.config.training.epochs, self.steps)
         optimizer = torch.optim.SGD(
             [parameter for parameter in self.network.parameters() if parameter.requires_grad],
             lr=rate,
             momentum=settings.momentum,
             nesterov=settings.nesterov,
-            weight_decay=settings.weight_decay * self.batch / settings.lr,
+            weight_decay=coupled_decay(settings) * self.batch,
         )
         return optimizer, (rate * table).tolist()
 
     @torch.no_grad()
-    def _accuracy(self, kind: str) -> float:
-        """On the validation images, by the network uncompiled, since compiling that too would not pay."""
-        self.network.eval()
+    def _accuracy(self, network: nn.Module, kind: str) -> float:
+        """On the validation images, by a network uncompiled, since compiling that too would not pay."""
+        network.eval()
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for indices_B in torch.split(self.data.val_indices, 2000):
-            correct += (self._logits(indices_B, kind).argmax(1) == self.data.labels_N[indices_B]).sum()
+            logits_BK = self._logits(network, indices_B, kind)
+            correct += (logits_BK.argmax(1) == self.data.labels_N[indices_B]).sum()
         return correct.item() / len(self.data.val_indices)
 
-    def _logits(self, indices_B: Tensor, kind: str) -> Tensor:
-        def network(images_BCHW: Tensor) -> Tensor:
-            logits_BK: Tensor = self.network(images_BCHW.to(self.dtype))
+    def _logits(self, network: nn.Module, indices_B: Tensor, kind: str) -> Tensor:
+        def predict(images_BCHW: Tensor) -> Tensor:
+            logits_BK: Tensor = network(images_BCHW.to(self.dtype))
             return logits_BK
 
         if kind == "none":
-            return network(plain_batch(self.data.images_NHWC, indices_B, self.scaling))
-        return averaged_logits(network, self.data.images_NHWC, indices_B, kind, self.scaling)
+            return predict(plain_batch(self.data.images_NHWC, indices_B, self.scaling))
+        return averaged_logits(predict, self.data.images_NHWC, indices_B, kind, self.scaling)
 
 
 class Slow:
-    """Lookahead: every five steps the slow weights move towards the network's, which go on from there."""
+    """Lookahead: every few steps the slow weights move towards the network's, which go on from there; by a
+    share that falls to nothing."""
 
-    def __init__(self, network: nn.Module, steps: int) -> None:
-        self._fast = [value for value in network.state_dict().values() if value.is_floating_point()]
-        self._slow = [value.clone() for value in self._fast]
+    def __init__(self, network: nn.Module, settings: Optimizer, steps: int) -> None:
+        assert settings.lookahead_decline == "cubic"
+        self._every, self._share = settings.lookahead_steps, settings.lookahead_share
+        self.network = copy.deepcopy(network)
+        """Of the slow weights."""
+        self._slow, self._fast = _averaged_values(self.network), _averaged_values(network)
         self._steps = steps
 
-    def update(self, done: int) -> None:
-        if done % 5 == 0:
-            self._move(1 - 0.95**5 * (done / self._steps) ** 3)
-
-    def finish(self) -> None:
-        """The network becomes the slow weights."""
-        self._move(0.0)
-
     @torch.no_grad()
-    def _move(self, share: float) -> None:
+    def update(self, done: int) -> None:
+        """To be called after each step, with the number of steps done."""
+        if done % self._every:
+            return
+        share = 1 - (1 - self._share) * (done / self._steps) ** 3
         for slow, fast in zip(self._slow, self._fast, strict=True):
             slow.lerp_(fast, share)
             fast.copy_(slow)
 
 
+def _averaged_values(network: nn.Module) -> list[Tensor]:
+    """Its weights, and the statistics of its normalizations."""
+    return [value for value in network.state_dict().values() if value.is_floating_point()]
+
+
+@contextmanager
+def empty_compiler_cache() -> Iterator[None]:
+    """Let the compiler find nothing that was compiled earlier. Inductor and Triton look for their folders
+    only when they compile; in the working folder they are removed with it even if this process is killed."""
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), ignore_cleanup_errors=True) as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        os.environ["TRITON_CACHE_DIR"] = f"{folder}/triton"
+        yield
+
+
 def main() -> None:
-    options = parse(__doc__)
-    device = torch.device(options.device)
-    torch.backends.cudnn.benchmark = True
+    options = parse(text=__doc__)
+    torch.backends.cudnn.benchmark = AUTOTUNE
     configuration = Configuration.read(yaml.safe_load(options.configuration.read_text(encoding="utf-8")))
-    training = Training(configuration, resident(Arrays.read(options.data), device))
-    compiling = training.compile()
-    runs = [training.run(seed) for seed in range(options.runs)]
-    print(json.dumps({"compile_seconds": compiling, "runs": runs, "threads": torch.get_num_threads()}))
+    training = Training(configuration, resident(Arrays.read(options.data), torch.device(options.device)))
+    with empty_compiler_cache():
+        tell({"compile_seconds": training.compile()})
+        for seed in range(options.runs):
+            tell(training.run(seed))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,13 @@ from whole_search import stored_study
 Group = Literal["search", "accuracy", "fast", "pruned"]
 Figures = dict[str, Any]
 ACCURACY_RUNS = 5
+PRUNED_TRIALS = 50
+CLOSED = ("COMPLETE", "PRUNED")
+GPU_ORDER = (
+    *("ours-auto", "plain-8", "fast-ours", "fast-compiled", "pruned-50"),
+    *("ours-1", "ours-1-eager", "ours-4", "ours-8", "ours-2", "plain-0"),
+)
+"""What answers the bars comes first, since time on a GPU may be short; arms without a place come last."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +62,8 @@ class Arm:
     group: Group
     command: tuple[str, ...]
     read: Callable[[Setup, Ran, Path], Figures]
-    """From what ran, and the folder that it ran in; a ValueError if it did not do what it should."""
-
-    @property
-    def ours(self) -> bool:
-        return self.name.startswith("ours")
+    """From what ran, and the folder that it ran in; a ValueError if it did not do what it should, or was cut
+    off before anything was finished."""
 
 
 def all_arms(setup: Setup, plain_trials: dict[int, int]) -> list[Arm]:
@@ -68,9 +72,14 @@ def all_arms(setup: Setup, plain_trials: dict[int, int]) -> list[Arm]:
     plain = [plain_arm(setup, workers, trials) for workers, trials in plain_trials.items()]
     repeated = [ours_accuracy(setup), plain_accuracy(setup, max(plain_trials))]
     fast = [fast_ours(setup), fast_compiled(setup)]
-    return [*(ours_on_gpu(setup) if cuda else ours_on_cpu(setup)), *plain, *repeated, *fast] + (
-        [pruned(setup)] if cuda else []
-    )
+    if not cuda:
+        return [*ours_on_cpu(setup), *plain, *repeated, *fast]
+    return sorted([*ours_on_gpu(setup), *plain, *fast, pruned(setup), *repeated], key=place)
+
+
+def place(arm: Arm) -> int:
+    """In the order of a GPU's arms."""
+    return GPU_ORDER.index(arm.name) if arm.name in GPU_ORDER else len(GPU_ORDER)
 
 
 # Searches of the benchmark's space.
@@ -110,23 +119,68 @@ def command(setup: Setup) -> tuple[str, ...]:
 
 
 def read_ours(setup: Setup, ran: Ran, folder: Path) -> Figures:
-    from studies.record import STUDY, outcome_of
+    from studies.record import STUDY
+
+    closed = closed_trials(ran, folder, setup.trials)
+    return closed.figures(ran, setup.trials, setup.images_per_trial) | {
+        "epoch_images_per_second": statistics.median(
+            outcome.images_per_second for outcome in closed.outcomes if outcome.images_per_second
+        ),
+        "diverged": sum(outcome.reason == "diverged" for outcome in closed.outcomes),
+        "split": closed.study.user_attrs[STUDY]["split"]["hash"],
+    }
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The trials of a ``cifar-search`` search that ended by themselves."""
+
+    study: Any
+    trials: Sequence[Any]
+    outcomes: Sequence[Any]
+
+    def figures(self, ran: Ran, wanted: int, images: int | None = None) -> Figures:
+        """Of the search of ``wanted`` trials; missing ones are added at the mean time from the first trial's
+        beginning to the last one's end, which counts those that were cut off at work as nothing."""
+        begin = min(trial.datetime_start for trial in self.trials).timestamp()
+        ends = [trial.datetime_complete.timestamp() for trial in self.trials]
+        another = (max(ends) - begin) / len(ends)
+        done = Done(ran, len(ends), max(ends), another)
+        return done.search(wanted, images) | {
+            "first_result_seconds": min(ends) - ran.begin,
+            "searching_idle_share": ran.idle_share(begin, max(ends)),
+            "best_accuracy": best(trial.value for trial in self.trials if trial.state.name == "COMPLETE"),
+            **eager_figures([outcome.eager for outcome in self.outcomes]),
+        }
+
+
+def closed_trials(ran: Ran, folder: Path, wanted: int) -> Closed:
+    """Read the study; a ValueError if trials are missing, unless the search was cut off after the first."""
+    from studies.record import outcome_of
 
     study = stored_study(folder)
-    trials = [trial for trial in study.get_trials() if trial.state.name in ("COMPLETE", "PRUNED")]
-    if len(trials) != setup.trials:
-        raise ValueError(f"{len(trials)} of {setup.trials} trials were closed")
-    outcomes = [outcome for trial in trials if (outcome := outcome_of(trial))]
-    begin = min(trial.datetime_start for trial in trials).timestamp()
-    ends = [trial.datetime_complete.timestamp() for trial in trials]
-    return search_figures(setup, ran, len(trials), 0.0) | {
-        "first_result_seconds": min(ends) - ran.begin,
-        "searching_idle_share": ran.idle_share(begin, max(ends)),
-        "epoch_images_per_second": statistics.median(outcome.images_per_second for outcome in outcomes),
-        "best_accuracy": max(trial.value for trial in trials if trial.state.name == "COMPLETE"),
-        "diverged": sum(outcome.reason == "diverged" for outcome in outcomes),
-        "split": study.user_attrs[STUDY]["split"]["hash"],
-    }
+    trials = [trial for trial in study.get_trials() if trial.state.name in CLOSED] if study else []
+    require_some(ran, len(trials))
+    if len(trials) != wanted and not ran.cut_off:
+        raise ValueError(f"{len(trials)} of {wanted} trials were closed")
+    return Closed(study, trials, [outcome for trial in trials if (outcome := outcome_of(trial))])
+
+
+def require_some(ran: Ran, finished: int) -> None:
+    if not finished and ran.cut_off:
+        raise ValueError(f"cut off after {ran.seconds:.0f} s, with nothing finished")
+    if not finished:
+        raise ValueError("it ended without any result")
+
+
+def best(values: Iterable[float]) -> float | None:
+    return max(values, default=None)
+
+
+def eager_figures(reasons: Sequence[str]) -> Figures:
+    """How many trials or runs were launched operation by operation on a GPU, and why the first was."""
+    eager = [reason for reason in reasons if reason]
+    return {"eager": len(eager), "eager_reason": eager[0] if eager else ""}
 
 
 def plain_arm(setup: Setup, workers: int, trials: int) -> Arm:
@@ -146,29 +200,48 @@ def plain_command(setup: Setup, workers: int, space: str = "space.yaml") -> tupl
 
 
 def read_plain(setup: Setup, ran: Ran, _folder: Path) -> Figures:
-    answer = last_line(ran)
-    trials = answer["trials"]
-    warm = [trial["seconds"] for trial in trials[1:] or trials]
+    """Missing trials are added at the mean time of those after the first."""
+    trials = lines(ran)
+    require_some(ran, len(trials))
+    another = statistics.fmean(trial["seconds"] for trial in trials[1:] or trials)
     first, last = trials[0], trials[-1]
-    return search_figures(setup, ran, len(trials), statistics.fmean(warm)) | {
+    done = Done(ran, len(trials), last["ended"], another)
+    return done.search(setup.trials, setup.images_per_trial) | {
         "first_result_seconds": first["ended"] - ran.begin,
         "searching_idle_share": ran.idle_share(first["ended"] - first["seconds"], last["ended"]),
-        "epoch_images_per_second": statistics.median(answer["epoch_speeds"]),
-        "best_accuracy": max(trial["accuracy"] for trial in trials),
+        "epoch_images_per_second": statistics.median(
+            speed for trial in trials for speed in trial["epoch_speeds"]
+        ),
+        "best_accuracy": best(trial["accuracy"] for trial in trials),
     }
 
 
-def search_figures(setup: Setup, ran: Ran, measured: int, seconds_of_another: float) -> Figures:
-    """Of the whole search. Where fewer trials were measured, the missing ones are added at the mean time of
-    those after the first."""
-    seconds = ran.seconds + (setup.trials - measured) * seconds_of_another
-    return {
-        "trials_measured": measured,
-        "wall_seconds": ran.seconds,
-        "search_seconds": seconds,
-        "trials_per_hour": 3600 * setup.trials / seconds,
-        "images_per_second": setup.trials * setup.images_per_trial / seconds,
-    }
+@dataclass(frozen=True)
+class Done:
+    """What was measured of a search."""
+
+    ran: Ran
+    trials: int
+    last_end: float
+    """Of a trial, in seconds since 1970."""
+    another: float
+    """Seconds that one trial more would take."""
+
+    def search(self, wanted: int, images_per_trial: int | None) -> Figures:
+        """Of the whole search of ``wanted`` trials: as long as it took, or, where it was cut off, until the
+        last of its trials ended, and the time of the missing ones."""
+        end = self.last_end if self.ran.cut_off else self.ran.end
+        seconds = end - self.ran.begin + (wanted - self.trials) * self.another
+        images = {"images_per_second": wanted * images_per_trial / seconds} if images_per_trial else {}
+        return {
+            "trials_measured": self.trials,
+            "trials_wanted": wanted,
+            "cut_off": self.ran.cut_off,
+            "wall_seconds": self.ran.seconds,
+            "search_seconds": seconds,
+            "trials_per_hour": 3600 * wanted / seconds,
+            **images,
+        }
 
 
 # The same configuration with several seeds, and the fastest published training.
@@ -184,7 +257,9 @@ def plain_accuracy(setup: Setup, workers: int) -> Arm:
 
 
 def read_accuracies(_setup: Setup, ran: Ran, _folder: Path) -> Figures:
-    return {"wall_seconds": ran.seconds, "accuracies": last_line(ran)["accuracies"]}
+    accuracies = [run["accuracy"] for run in lines(ran)]
+    require_some(ran, len(accuracies))
+    return {"wall_seconds": ran.seconds, "cut_off": ran.cut_off, "accuracies": accuracies}
 
 
 def fast_ours(setup: Setup) -> Arm:
@@ -209,33 +284,37 @@ def runs_command(setup: Setup, script: str, configuration: str) -> tuple[str, ..
 
 
 def read_runs(_setup: Setup, ran: Ran, _folder: Path) -> Figures:
-    answer = last_line(ran)
+    told = lines(ran)
+    runs = [line for line in told if "seconds" in line]
+    require_some(ran, len(runs))
+    ours = all("eager" in run for run in runs)
     return {
         "wall_seconds": ran.seconds,
-        "compile_seconds": answer.get("compile_seconds"),
-        "run_seconds": [run["seconds"] for run in answer["runs"]],
-        "accuracies": [run["accuracy"] for run in answer["runs"]],
-        "tta_accuracies": [run["tta_accuracy"] for run in answer["runs"]],
+        "cut_off": ran.cut_off,
+        "compile_seconds": next(
+            (line["compile_seconds"] for line in told if "compile_seconds" in line), None
+        ),
+        "run_seconds": [run["seconds"] for run in runs],
+        "accuracies": [run["accuracy"] for run in runs],
+        "tta_accuracies": [run["tta_accuracy"] for run in runs],
+        **(eager_figures([run["eager"] for run in runs]) if ours else {}),
     }
 
 
 def pruned(setup: Setup) -> Arm:
     """A search of a built-in space with the default pruner, at its own number of epochs."""
-    run = (*command(setup), "--space", "regularization", "--trials", "50")
-    return Arm("pruned-50", "50 trials of `regularization`, default pruner", "pruned", run, read_pruned)
+    run = (*command(setup), "--space", "regularization", "--trials", str(PRUNED_TRIALS))
+    text = f"{PRUNED_TRIALS} trials of `regularization`, default pruner"
+    return Arm(f"pruned-{PRUNED_TRIALS}", text, "pruned", run, read_pruned)
 
 
 def read_pruned(_setup: Setup, ran: Ran, folder: Path) -> Figures:
-    trials = stored_study(folder).get_trials()
-    return {
-        "wall_seconds": ran.seconds,
-        "trials": len(trials),
-        "pruned": sum(trial.state.name == "PRUNED" for trial in trials),
-        "best_accuracy": max(trial.value for trial in trials if trial.state.name == "COMPLETE"),
-    }
+    closed = closed_trials(ran, folder, PRUNED_TRIALS)
+    pruned = sum(trial.state.name == "PRUNED" for trial in closed.trials)
+    return closed.figures(ran, PRUNED_TRIALS) | {"pruned": pruned}
 
 
-def last_line(ran: Ran) -> dict[str, Any]:
-    """The JSON that a script prints last."""
-    answer: dict[str, Any] = json.loads(ran.output.splitlines()[-1])
-    return answer
+def lines(ran: Ran) -> list[dict[str, Any]]:
+    """The lines of JSON that a script printed; one that it did not come to the end of is left out."""
+    whole, _, _ = ran.output.rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]

@@ -51,7 +51,7 @@ def prepare(images: str, train_size: int | None, val_size: int | None, folder: P
     from search.data.sources import DataRequest, load
     from search.data.split import make_split
 
-    dataset = images
+    dataset = absolute(images)
     if images == SYNTHETIC:
         os.environ["CIFAR_SEARCH_DATA"] = str(folder / "cache")
         dataset = str(make_synthetic(folder / SYNTHETIC, (train_size or 0) + (val_size or 0)))
@@ -65,6 +65,13 @@ def prepare(images: str, train_size: int | None, val_size: int | None, folder: P
         np.save(folder / f"{name}.npy", array)
     about = {"train_images": len(train), "val_images": len(val), "split": split.hash, "data": data.hash}
     return {"images": SYNTHETIC if images == SYNTHETIC else data.name, "dataset": dataset, **about}
+
+
+def absolute(images: str) -> str:
+    """A data set's name as it is; a folder by its full path, since the arms run in folders of their own."""
+    from search.data.sources import SOURCES, DataRequest
+
+    return images if images in (SYNTHETIC, *SOURCES) else str(DataRequest(images).folder)
 
 
 def make_synthetic(folder: Path, count: int) -> Path:

@@ -4,17 +4,19 @@
 
 No pruning, Optuna's default sampler, its storage in memory. The images are decoded arrays in memory, the
 loaders live as long as the search, and on CUDA it does what PyTorch's tuning guide says: pinned memory,
-copies that do not block, bf16 autocast, channels last, cudnn.benchmark. On a CPU all is torch's default. With
-``--fixed`` it trains the space's base configuration, once for each seed.
+copies that do not block, bf16 autocast, channels last. On a CPU all is torch's default, and cuDNN chooses its
+algorithms as it does for the engine. With ``--fixed`` it trains the space's base configuration, once for each
+seed.
 
-The last line that it prints is JSON.
+Each trial or seed is a line of JSON, printed as soon as it is done.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,12 @@ import optuna
 import torch
 import yaml
 from bench_data import Arrays
+from ours_runs import tell
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from search.training.kernels import AUTOTUNE
 from search.training.models import Shape, build_model
 from spaces.config import VGG
 
@@ -49,7 +53,6 @@ class Plain:
     def __init__(self, data: Path, base: dict[str, Any], workers: int, device: str) -> None:
         self.base, self.device = base, torch.device(device)
         self.cuda = device == "cuda"
-        self.epoch_speeds: list[float] = []
         arrays = Arrays.read(data)
         normalize = [
             v2.ToDtype(torch.float32, scale=True),
@@ -82,6 +85,7 @@ class Plain:
 
     def train(self, values: dict[str, float], seed: int) -> float:
         """Train with these values of parameters; the validation accuracy of the last epoch."""
+        self.epoch_speeds: list[float] = []
         torch.manual_seed(seed)
         layout = torch.channels_last if self.cuda else torch.contiguous_format
         model = VGG(**self.base["model"] | {"dropout": values["model.dropout"]})
@@ -139,24 +143,34 @@ class Plain:
         return images_NCHW.to(self.device, non_blocking=True, memory_format=torch.channels_last)
 
 
-def search(plain: Plain, parameters: dict[str, Any], trials: int, seed: int) -> list[dict[str, float]]:
-    """The trials in turn: when each ended, and how long it took."""
-    done: list[dict[str, float]] = []
+def told(plain: Plain, train: Callable[[], float]) -> float:
+    """Train, and tell of it: when it ended, seconds, accuracy, and images a second in each epoch."""
+    start = time.perf_counter()
+    accuracy = train()
+    seconds = time.perf_counter() - start
+    tell({"ended": time.time(), "seconds": seconds, "accuracy": accuracy, "epoch_speeds": plain.epoch_speeds})
+    return accuracy
+
+
+def search(plain: Plain, parameters: dict[str, Any], trials: int, seed: int) -> None:
+    """The trials in turn."""
 
     def objective(trial: optuna.Trial) -> float:
-        start = time.perf_counter()
         values = {
             path: trial.suggest_float(path, *domain["float"], log=domain.get("log", False))
             for path, domain in parameters.items()
         }
-        accuracy = plain.train(values, seed)
-        done.append({"ended": time.time(), "seconds": time.perf_counter() - start, "accuracy": accuracy})
-        return accuracy
+        return plain.train(values, seed)
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
-    study.optimize(objective, n_trials=trials)
-    return done
+    study.optimize(lambda trial: told(plain, partial(objective, trial)), n_trials=trials)
+
+
+def repeat(plain: Plain, values: dict[str, float], seeds: int) -> None:
+    """One configuration with several seeds."""
+    for seed in range(seeds):
+        told(plain, partial(plain.train, values, seed))
 
 
 def at(tree: dict[str, Any], path: str) -> Any:
@@ -165,7 +179,8 @@ def at(tree: dict[str, Any], path: str) -> Any:
     return tree[section].get(name, 0.0)
 
 
-def main() -> None:
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """``words`` None: on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--space", type=Path, required=True)
@@ -174,16 +189,18 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fixed", action="store_true", help="as many seeds of the base configuration")
-    options = parser.parse_args()
-    torch.backends.cudnn.benchmark = True
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    options = parse()
+    torch.backends.cudnn.benchmark = AUTOTUNE
     space = yaml.safe_load(options.space.read_text(encoding="utf-8"))
     plain = Plain(options.data, space["base"], options.workers, options.device)
     if options.fixed:
-        values = {path: at(space["base"], path) for path in space["parameters"]}
-        answer: dict[str, Any] = {"accuracies": [plain.train(values, seed) for seed in range(options.trials)]}
+        repeat(plain, {path: at(space["base"], path) for path in space["parameters"]}, options.trials)
     else:
-        answer = {"trials": search(plain, space["parameters"], options.trials, options.seed)}
-    print(json.dumps({**answer, "epoch_speeds": plain.epoch_speeds, "threads": torch.get_num_threads()}))
+        search(plain, space["parameters"], options.trials, options.seed)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/profile_trial.py [--images FOLDER|cifar10] [--output FILE.json]
 
-Trains epochs of the three-block VGG of ``throughput.py`` with ``search.training.engine.Run``, each after one
-that warms up: an epoch that is only timed, one whose phases are timed, and one under torch.profiler. On CUDA
+Trains epochs of the three-block VGG of ``throughput.py`` with ``search.training.engine.Run``, each after two
+that warm up: an epoch that is only timed, one whose phases are timed, and one under torch.profiler. On CUDA
 the phases are those of steps run without graphs, each phase waited for, so that they add up to more than an
 epoch of a search takes; the other epochs are as a search trains them. Cost: under a minute on two cores.
 """
@@ -15,6 +15,7 @@ import functools
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import yaml
 from bench_data import Arrays, prepare, resident
 from ours_runs import synchronize
 from recording import HERE, RESULTS, Table, load, publish, store
-from throughput import DEFAULTS
+from throughput import DEFAULTS, Defaults
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -34,6 +35,8 @@ from search.training.lanes import make_lane
 from search.training.resident import ResidentData
 from spaces.config import Configuration
 
+WARM_UP_EPOCHS = 2
+"""Steps are captured in the first epoch; a validation, which an epoch has one of, in the second."""
 SHOWN = 15
 """Operators in the table."""
 LONGEST_NAME = 70
@@ -42,16 +45,17 @@ LONGEST_NAME = 70
 def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     usual = DEFAULTS[device.type]
-    arguments = parse(usual.images)
+    arguments = parse(usual)
     torch.set_num_threads(1)  # as a worker has
     with tempfile.TemporaryDirectory() as folder:
-        about = prepare(arguments.images, usual.size, usual.val_size, Path(folder))
+        about = prepare(arguments.images, arguments.size, arguments.val_size, Path(folder))
         data = resident(Arrays.read(Path(folder)), device)
     tree = yaml.safe_load((HERE / "three-block-vgg.yaml").read_text(encoding="utf-8"))["base"]
-    tree["training"] = {"epochs": 4, "batch_size": usual.batch_size}
+    batch_size = min(usual.batch_size, about["train_images"])
+    tree["training"] = {"epochs": WARM_UP_EPOCHS + 1, "batch_size": batch_size}
     configuration = Configuration.read(tree)
     del about["dataset"]
-    settings = about | {"device": device.type, "batch_size": usual.batch_size, "load_before": load()}
+    settings = about | {"device": device.type, "batch_size": batch_size, "load_before": load()}
     figures = {
         "epoch_seconds": epoch_seconds(configuration, data),
         **operators(configuration, data),
@@ -66,17 +70,22 @@ def main() -> None:
     print(f"stored in {path}")
 
 
-def parse(images: str) -> argparse.Namespace:
+def parse(usual: Defaults, words: Sequence[str] | None = None) -> argparse.Namespace:
+    """``words`` None: on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--images", default=images, help=f"as for throughput.py; default here: {images}")
-    parser.add_argument("--output", type=Path, help="JSON file (default: results/profile_trial-DEVICE.json)")
-    return parser.parse_args()
+    add = parser.add_argument
+    add("--images", default=usual.images, help=f"as for throughput.py; default here: {usual.images}")
+    add("--size", type=int, default=usual.size, help=f"training images (here {usual.size or 'all'})")
+    add("--val-size", type=int, default=usual.val_size, help=f"(here {usual.val_size or 'a tenth'})")
+    add("--output", type=Path, help="JSON file (default: results/profile_trial-DEVICE.json)")
+    return parser.parse_args(words)
 
 
 def warm_run(configuration: Configuration, data: ResidentData, graphs: bool = True) -> Run:
-    """A run that has trained an epoch."""
+    """A run whose next epoch is like all later ones."""
     run = Run(configuration, data, data.device, 0, make_lane(data.device, graphs))
-    run.train_epoch()
+    for _ in range(WARM_UP_EPOCHS):
+        run.train_epoch()
     return run
 
 

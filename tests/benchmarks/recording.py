@@ -50,18 +50,24 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
+    notes: Sequence[str] = ()
+    """Sentences below it."""
 
     def show(self) -> None:
         """Print it."""
         table = RichTable(*self.columns, title=self.title, title_justify="left")
         for row in self.rows:
             table.add_row(*row)
-        Console(width=WIDTH).print(table)
+        console = Console(width=WIDTH)
+        console.print(table)
+        for note in self.notes:
+            console.print(note, markup=False)
 
     def markdown(self) -> str:
         """As GitHub's Markdown."""
         lines = [self.columns, ("---",) * len(self.columns), *self.rows]
-        return "\n".join([f"{self.title}\n", *(f"| {' | '.join(line)} |" for line in lines)])
+        text = "\n".join([f"{self.title}\n", *(f"| {' | '.join(line)} |" for line in lines)])
+        return "\n\n".join([text, *self.notes])
 
 
 def store(name: str, output: Path | None, settings: dict[str, Any], figures: dict[str, Any]) -> Path:

@@ -5,7 +5,8 @@
 One command, on an NVIDIA GPU or on a CPU. Every arm is a command of its own in a fresh process and an empty
 folder; the arms take turns, round by round, on the same decoded images and the same split, and ratios are
 taken within a round, so that what slows the machine for a while slows both sides of a ratio. Each result is
-written as soon as it is there; ``--continue`` adds what is missing to a file that was cut off.
+written as soon as it is there; ``--continue`` adds what a file lacks. With ``--arm-timeout`` and ``--budget``
+arms are cut off, and what they had finished by then is kept.
 
 README.md beside this file says what the arms are and how long they take.
 """
@@ -16,6 +17,8 @@ import argparse
 import json
 import os
 import tempfile
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +28,12 @@ from arms import Arm, Setup, all_arms
 from bench_data import SYNTHETIC, prepare
 from recording import HERE, RESULTS, hardware, load, store
 from throughput_report import report
-from watching import Ran, watch
+from watching import Ran, never, watch
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """What suits a device, so that a round takes about ten minutes."""
+    """What suits a device, so that a round takes about a quarter of an hour."""
 
     images: str
     size: int | None
@@ -44,6 +47,8 @@ class Defaults:
     """Trials of the plain arms, by DataLoader workers; None: as many as of ours."""
     fast: dict[str, int]
     """What of ``fast-94`` is changed."""
+    arm_timeout: float | None = None
+    """Seconds; None: none."""
 
 
 DEFAULTS = {
@@ -57,27 +62,60 @@ DEFAULTS = {
         plain_trials={0: None, 2: None},
         fast={"epochs": 1, "batch_size": 128},
     ),
-    "cuda": Defaults("cifar10", None, None, 8, 8, 512, {0: 1, 8: 3}, {}),
+    "cuda": Defaults("cifar10", None, None, 8, 4, 512, {0: 1, 8: 3}, {}, arm_timeout=200),
 }
+
+
+class Clock:
+    """The time that the command has, and each of its arms."""
+
+    def __init__(self, begin: float, budget: float | None, arm_timeout: float | None) -> None:
+        """From ``begin`` on, by the monotonic clock, in seconds; None: without end."""
+        self._end = begin + budget if budget is not None else None
+        self._arm_timeout = arm_timeout
+
+    def is_over(self) -> bool:
+        """Whether nothing may run any more."""
+        return self._end is not None and time.monotonic() >= self._end
+
+    def of_arm(self) -> Callable[[], bool]:
+        """For an arm that begins now: says whether its time is over."""
+        begin, most = time.monotonic(), self._arm_timeout
+        return lambda: self.is_over() or (most is not None and time.monotonic() - begin >= most)
 
 
 def main() -> None:
     """Measure round by round, store after each arm, then report."""
+    begin = time.monotonic()
     device = "cuda" if hardware()["gpu"] else "cpu"
     arguments = parse(device)
+    clock = Clock(begin, arguments.budget, arguments.arm_timeout)
     output = arguments.output or RESULTS / f"throughput-{device}.json"
     with tempfile.TemporaryDirectory() as name:
         settings, arms, setup = set_up(arguments, device, Path(name))
         measurements = earlier(output, settings) if arguments.resume else []
-        for number in range(1, arguments.rounds + 1):
-            for arm in arms:
-                if is_due(arm, number, measurements):
-                    measurements.append(measure(arm, number, setup))
-                    store(f"throughput-{device}", output, settings, {"measurements": measurements})
-        report(output)
+        due = [
+            (arm, number)
+            for number in range(1, arguments.rounds + 1)
+            for arm in arms
+            if is_due(arm, number, measurements)
+        ]
+        while due and not clock.is_over():
+            measurements.append(measure(*due.pop(0), setup, clock.of_arm()))
+            store(f"throughput-{device}", output, settings, {"measurements": measurements})
+        if measurements:
+            report(output)
+        tell_left_out(due)
 
 
-def parse(device: str) -> argparse.Namespace:
+def tell_left_out(due: Sequence[tuple[Arm, int]]) -> None:
+    if due:
+        arms = ", ".join(f"{arm.name} (round {number})" for arm, number in due)
+        print(f"left out, for want of time (--continue measures them): {arms}")
+
+
+def parse(device: str, words: Sequence[str] | None = None) -> argparse.Namespace:
+    """``words`` None: on the command line."""
     usual = DEFAULTS[device]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
@@ -99,9 +137,17 @@ def parse(device: str) -> argparse.Namespace:
     add("--plain-trials", type=int, help="that the plain arms measure of these (default: README.md)")
     add("--rounds", type=int, default=1, help="measurements of each arm (default 1)")
     add("--arms", nargs="+", metavar="ARM", help="only these")
+    add(
+        "--arm-timeout",
+        type=float,
+        metavar="SECONDS",
+        default=usual.arm_timeout,
+        help=f"that an arm may take before it is cut off (here {usual.arm_timeout or 'without end'})",
+    )
+    add("--budget", type=float, metavar="SECONDS", help="of the whole command; no arm begins after it")
     add("--output", type=Path, help=f"JSON file (default: results/throughput-{device}.json)")
     add("--continue", dest="resume", action="store_true", help="keep what the file has")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def set_up(
@@ -186,18 +232,24 @@ def is_due(arm: Arm, number: int, measurements: list[dict[str, Any]]) -> bool:
     return not any(done["arm"] == arm.name and done["round"] == number for done in measurements)
 
 
-def measure(arm: Arm, number: int, setup: Setup) -> dict[str, Any]:
-    """Run an arm's command; one that fails says so in its place."""
-    with tempfile.TemporaryDirectory() as name:
-        ran = watch(arm.command, Path(name), setup.device)
-        figures: dict[str, Any] = {"error": last_words(ran)}
-        if ran.code == 0:
-            try:
-                figures = arm.read(setup, ran, Path(name)) | ran.figures
-            except ValueError as error:
-                figures = {"error": str(error)}
-    print(f"round {number}, {arm.name}: {figures.get('error', f'{ran.seconds:.1f} s')}", flush=True)
+def measure(arm: Arm, number: int, setup: Setup, is_over: Callable[[], bool] = never) -> dict[str, Any]:
+    """Run an arm's command until it ends or ``is_over``; one that fails says so in its place."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        ran = watch(arm.command, Path(name), setup.device, is_over)
+        figures = figures_of(arm, setup, ran, Path(name))
+    words = figures.get("error", f"{ran.seconds:.1f} s{', cut off' if ran.cut_off else ''}")
+    print(f"round {number}, {arm.name}: {words}", flush=True)
     return {"arm": arm.name, "description": arm.description, "group": arm.group, "round": number, **figures}
+
+
+def figures_of(arm: Arm, setup: Setup, ran: Ran, folder: Path) -> dict[str, Any]:
+    """What an arm measured, or its error."""
+    if ran.code != 0 and not ran.cut_off:
+        return {"error": last_words(ran)}
+    try:
+        return arm.read(setup, ran, folder) | ran.figures
+    except ValueError as error:
+        return {"error": str(error)}
 
 
 def last_words(ran: Ran) -> str:

@@ -22,9 +22,11 @@ LARGE = 12
 def report(path: Path) -> None:
     """Print the tables, draw the chart beside the JSON file, and publish both."""
     stored = json.loads(path.read_text(encoding="utf-8"))
-    results = Results([done for done in stored["measurements"] if "error" not in done])
+    done = [one for one in stored["measurements"] if "error" not in one]
+    results = Results(done, stored["settings"]["device"])
     tables = [searches(results, stored["settings"])] if results.of_group("search") else []
     tables += [repeats(results, stored["settings"])] if results.of_group("accuracy", "fast") else []
+    tables += [pruned_searches(results)] if results.of_group("pruned") else []
     tables += [bars_table(results, stored["settings"]["device"])]
     for table in tables:
         table.show()
@@ -39,6 +41,7 @@ class Results:
     """All measurements that succeeded."""
 
     done: list[Measurement]
+    device: str
 
     def of_group(self, *groups: str) -> list[str]:
         """The arms measured of these groups, in their order."""
@@ -67,12 +70,34 @@ class Results:
         ratios = [one[key] / others[one["round"]] for one in ours if one["round"] in others]
         return Spread.of(ratios) if ratios else None
 
+    def eager_text(self, arm: str) -> str:
+        """How many trials or runs of our engine were not captured in CUDA graphs; a CPU has none."""
+        done = [one for one in self.of(arm) if "eager" in one]
+        if self.device != "cuda" or not done:
+            return "-"
+        return ", ".join(dict.fromkeys(f"{one['eager']} of {finished(one)}" for one in done))
+
+    def eager_notes(self, *groups: str) -> list[str]:
+        """Why the first trial or run of an arm was not."""
+        reasons = {
+            one["arm"]: one["eager_reason"]
+            for one in self.done
+            if one["group"] in groups and one.get("eager")
+        }
+        return [f"{arm} ran without CUDA graphs: {reason}" for arm, reason in reasons.items()]
+
+
+def finished(one: Measurement) -> int:
+    """Trials or runs."""
+    return one["trials_measured"] if "trials_measured" in one else len(one["accuracies"])
+
 
 def searches(results: Results, settings: dict[str, Any]) -> Table:
     """A row for each search arm."""
     columns = (
         "arm",
         "trials measured",
+        "without graphs",
         "trials/h",
         "images/s, whole search",
         "images/s in an epoch",
@@ -88,7 +113,8 @@ def searches(results: Results, settings: dict[str, Any]) -> Table:
         f"{settings['images']} images in batches of {settings['batch_size']}; medians and ranges of {rounds} "
         f"round{'s' if rounds > 1 else ''}"
     )
-    return Table(heading, columns, [search_row(results, arm) for arm in results.of_group("search")])
+    rows = [search_row(results, arm) for arm in results.of_group("search")]
+    return Table(heading, columns, rows, results.eager_notes("search"))
 
 
 def search_row(results: Results, arm: str) -> tuple[str, ...]:
@@ -99,7 +125,8 @@ def search_row(results: Results, arm: str) -> tuple[str, ...]:
     others = results.values(arm, "others_share")
     return (
         arm,
-        str(results.of(arm)[0]["trials_measured"]),
+        ", ".join(dict.fromkeys(map(trials_text, results.of(arm)))),
+        results.eager_text(arm),
         text("trials_per_hour"),
         text("images_per_second"),
         text("epoch_images_per_second"),
@@ -111,6 +138,14 @@ def search_row(results: Results, arm: str) -> tuple[str, ...]:
     )
 
 
+def trials_text(one: Measurement) -> str:
+    return f"{one['trials_measured']}{cut_off_text(one)}"
+
+
+def cut_off_text(one: Measurement) -> str:
+    return " (cut off)" if one.get("cut_off") else ""
+
+
 def repeats(results: Results, settings: dict[str, Any]) -> Table:
     """A row for each arm that trains one configuration with several seeds."""
     columns = (
@@ -120,6 +155,7 @@ def repeats(results: Results, settings: dict[str, Any]) -> Table:
         "compiling",
         "first run",
         "later runs (median)",
+        "without graphs",
     )
     rows = []
     for arm in results.of_group("accuracy", "fast"):
@@ -127,12 +163,13 @@ def repeats(results: Results, settings: dict[str, Any]) -> Table:
         seconds, compiling = one.get("run_seconds"), one.get("compile_seconds")
         rows.append(
             (
-                arm,
+                arm + cut_off_text(one),
                 mean_and_spread(one["accuracies"]),
                 mean_and_spread(one.get("tta_accuracies")),
                 f"{compiling:.1f} s" if compiling else "-",
                 f"{seconds[0]:.2f} s" if seconds else "-",
-                f"{statistics.median(seconds[1:]):.2f} s" if seconds else "-",
+                f"{statistics.median(seconds[1:]):.2f} s" if seconds and seconds[1:] else "-",
+                results.eager_text(arm),
             )
         )
     trees = settings["configurations"]
@@ -141,7 +178,29 @@ def repeats(results: Results, settings: dict[str, Any]) -> Table:
         f"One configuration, several seeds (VGG: {epochs['vgg']} epochs, fast-94: {epochs['fast']}): "
         "validation accuracy (mean, standard deviation) and time"
     )
-    return Table(heading, columns, rows)
+    return Table(heading, columns, rows, results.eager_notes("accuracy", "fast"))
+
+
+def pruned_searches(results: Results) -> Table:
+    columns = ("arm", "trials measured", "without graphs", "pruned", "time", "best accuracy")
+    rows = []
+    for arm in results.of_group("pruned"):
+        (one,) = results.of(arm)
+        accuracy = one["best_accuracy"]
+        rows.append(
+            (
+                arm,
+                trials_text(one),
+                results.eager_text(arm),
+                str(one["pruned"]),
+                f"{one['search_seconds']:.0f} s",
+                NOT_MEASURED if accuracy is None else f"{100 * accuracy:.2f} %",
+            )
+        )
+    heading = (
+        "A built-in space with its pruner; where it was cut off, the time with all trials is an estimate"
+    )
+    return Table(heading, columns, rows, results.eager_notes("pruned"))
 
 
 def mean_and_spread(values: Sequence[float | None] | None) -> str:
@@ -185,12 +244,11 @@ def cpu_bars(results: Results) -> list[Bar]:
 def gpu_bars(results: Results) -> list[Bar]:
     best = results.best_of_ours()
     idle = results.spread(best, "searching_idle_share") if best else None
-    pruned = results.spread("pruned-50", "wall_seconds")
     return [
         speed_bar(results, best, "plain-8", 10),
         speed_bar(results, best, "plain-0", 30),
         *fast_bars(results),
-        below("50 pruned trials of `regularization`", pruned, 90, " s", 0),
+        pruned_bar(results),
         below(f"device idle while searching ({best})", idle and scaled(idle, 100), 10, " %", 1),
     ]
 
@@ -199,6 +257,13 @@ def speed_bar(results: Results, best: str | None, plain: str, least: float) -> B
     ratio = results.ratio(best, plain)
     text, bound = f"trials an hour, {best or 'ours'} / {plain}", f"at least {least:g}"
     return Bar(text, bound, ratio.text(2), ratio.median >= least) if ratio else Bar(text, bound)
+
+
+def pruned_bar(results: Results) -> Bar:
+    done = results.of("pruned-50")
+    estimated = f" (estimated from {done[0]['trials_measured']})" if done and done[0]["cut_off"] else ""
+    spread = results.spread("pruned-50", "search_seconds")
+    return below(f"50 pruned trials of `regularization`{estimated}", spread, 90, " s", 0)
 
 
 def below(text: str, spread: Spread | None, most: float, unit: str, digits: int) -> Bar:
@@ -219,12 +284,15 @@ def fast_bars(results: Results) -> list[Bar]:
     if not (results.of("fast-ours") and results.of("fast-compiled")):
         return [warm, cold, equal]
     (ours,), (other,) = results.of("fast-ours"), results.of("fast-compiled")
-    slower = statistics.median(ours["run_seconds"][1:]) / statistics.median(other["run_seconds"][1:])
     faster = (other["compile_seconds"] + other["run_seconds"][0]) / ours["run_seconds"][0]
+    cold = Bar(cold.text, cold.bound, f"{faster:.1f}", faster >= 10)
+    if min(len(ours["run_seconds"]), len(other["run_seconds"])) < 2:  # an arm was cut off
+        return [warm, cold, equal]
+    slower = statistics.median(ours["run_seconds"][1:]) / statistics.median(other["run_seconds"][1:])
     gap, error = difference(ours["tta_accuracies"], other["tta_accuracies"])
     return [
         Bar(warm.text, warm.bound, f"{slower:.2f}", slower <= 1.2),
-        Bar(cold.text, cold.bound, f"{faster:.1f}", faster >= 10),
+        cold,
         Bar(equal.text, equal.bound, f"{100 * gap:+.2f} ± {100 * error:.2f} points", gap + 2 * error >= 0),
     ]
 
@@ -274,5 +342,7 @@ def label(results: Results, arm: str) -> str:
     """What the arm is, on two lines, with the trials measured where they are not all."""
     one = results.of(arm)[0]
     words = one["description"].partition(", ")
-    partial = one["search_seconds"] != one["wall_seconds"]
-    return f"{words[0]}\n{words[2]}" + (f" ({one['trials_measured']} trials measured)" if partial else "")
+    cut = ", cut off" if one["cut_off"] else ""
+    partial = one["trials_measured"] < one["trials_wanted"]
+    measured = f" ({one['trials_measured']} trials measured{cut})" if partial else ""
+    return f"{words[0]}\n{words[2]}{measured}"

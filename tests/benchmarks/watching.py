@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +20,8 @@ EVERY = 0.5
 """Seconds between two looks at the processes."""
 MEMORY_EVERY = 4
 """Looks from one at the memory, which takes the kernel a while, to the next."""
+KILLING_TAKES = 30.0
+"""Seconds, at most: a process that is killed first gives its memory on the GPU back."""
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -37,6 +39,8 @@ class Ran:
     """idle_share, peak_memory_mib, others_share; None where this machine does not tell."""
     idle: Sequence[tuple[float, float]]
     """Moments, and the share of the time since the one before in which the device was idle."""
+    cut_off: bool = False
+    """Whether it was ended because it took too long."""
 
     @property
     def seconds(self) -> float:
@@ -52,8 +56,13 @@ def mean(values: Iterable[float]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def watch(command: Sequence[str], folder: Path, device: str) -> Ran:
-    """Run a command in an empty folder, in a session of its own, and look at it from outside."""
+def never() -> bool:
+    return False
+
+
+def watch(command: Sequence[str], folder: Path, device: str, is_over: Callable[[], bool] = never) -> Ran:
+    """Run a command in an empty folder, in a session of its own, and look at it from outside; all processes
+    of the session are ended as soon as ``is_over`` says so."""
     machine, processes, gpu = Machine(), Processes(), Gpu() if device == "cuda" else None
     begin = time.time()
     with (folder / "stdout").open("w") as stdout, (folder / "stderr").open("w") as stderr:
@@ -61,15 +70,10 @@ def watch(command: Sequence[str], folder: Path, device: str) -> Ran:
             command, cwd=folder, env=environment(), stdout=stdout, stderr=stderr, start_new_session=True
         )
         try:
-            while child.poll() is None:
-                processes.look(child.pid)
-                machine.look()
-                with suppress(subprocess.TimeoutExpired):
-                    child.wait(EVERY)
+            cut_off = not _ends_by_itself(child, is_over, processes, machine)
         finally:
             end = time.time()
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
+            end_session(child)
     machine.look()
     idle = gpu.end() if gpu else machine.idle
     figures = {
@@ -78,7 +82,48 @@ def watch(command: Sequence[str], folder: Path, device: str) -> Ran:
         "peak_memory_mib": gpu.most_memory if gpu else processes.most_memory / 2**10,
     }
     texts = [(folder / name).read_text(errors="replace") for name in ("stdout", "stderr")]
-    return Ran(child.returncode, begin, end, *texts, figures, idle)
+    return Ran(child.returncode, begin, end, *texts, figures, idle, cut_off)
+
+
+def _ends_by_itself(
+    child: subprocess.Popen[bytes], is_over: Callable[[], bool], processes: Processes, machine: Machine
+) -> bool:
+    """Look at it until it has ended, or until its time is over."""
+    while child.poll() is None:
+        if is_over():
+            return False
+        processes.look(child.pid)
+        machine.look()
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(EVERY)
+    return True
+
+
+def end_session(leader: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of a session, orphans and other process groups too, and wait until it is gone."""
+    last = time.monotonic() + KILLING_TAKES
+    while (members := list(session_members(leader.pid))) and time.monotonic() < last:
+        for process in members:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.05)
+    with suppress(subprocess.TimeoutExpired):
+        leader.wait(max(0.0, last - time.monotonic()))
+
+
+def session_members(session: int) -> Iterator[int]:
+    """Its processes, without those that are dead, with all of their threads, and have not been waited for."""
+    for path, fields in _process_stats():
+        state, threads = fields[0], int(fields[17])
+        if int(fields[3]) == session and not (state == "Z" and threads <= 1):
+            yield int(path.name)
+
+
+def _process_stats() -> Iterator[tuple[Path, list[str]]]:
+    """Every process's folder in /proc, and the fields of its ``stat`` from its state on (man 5 proc)."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        if fields := _text(path).rpartition(")")[2].split():
+            yield path.parent, fields
 
 
 def environment() -> dict[str, str]:
@@ -103,11 +148,10 @@ class Processes:
 
     def look(self, session: int) -> None:
         own = []
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            fields = _text(path).rpartition(")")[2].split()
-            if fields and int(fields[3]) == session:
-                own.append(path.parent)
-                self._seconds[int(path.parent.name)] = (int(fields[11]) + int(fields[12])) / TICK
+        for path, fields in _process_stats():
+            if int(fields[3]) == session:
+                own.append(path)
+                self._seconds[int(path.name)] = (int(fields[11]) + int(fields[12])) / TICK
         if self._looks % MEMORY_EVERY == 0:
             self.most_memory = max(self.most_memory, sum(map(_memory, own)))
         self._looks += 1

@@ -93,12 +93,12 @@ def empty_folder() -> Iterator[Path]:
 
 
 def stored_study(folder: Path) -> Any:
-    """The only study in the folder's database."""
+    """The only study in the folder's database; None if the search ended before it made one."""
     import optuna
 
     storage = optuna.storages.RDBStorage(f"sqlite:///{folder}/cifar-search.db")
-    (study,) = optuna.get_all_study_summaries(storage)
-    return optuna.load_study(study_name=study.study_name, storage=storage)
+    names = optuna.get_all_study_names(storage)
+    return optuna.load_study(study_name=names[0], storage=storage) if names else None
 
 
 def phases(trials: list[Any], begin: datetime, end: datetime) -> dict[str, float]:
@@ -213,7 +213,7 @@ def timed_worker(trials: int, dataset: str) -> dict[str, Any]:
         watch = Stopwatch()
         watch.wrap(SearchStudy, "claim", "claim a slot and draw its parameters")
         watch.wrap(objective.Run, "__init__", "build the run")
-        watch.wrap(objective.Run, "begin_epoch", "train and validate")
+        watch.wrap(objective.Run, "queue", "train and validate")
         watch.wrap(objective.Run, "end_epoch", "read an epoch's figures")
         watch.wrap(LiveReports, "write", "write reports")
         watch.wrap(LiveReports, "should_prune", "decide on pruning")
