@@ -74,6 +74,10 @@ class Driver:
         self._drawn: int | None = None
         """The attempt that is being drawn."""
         self._clock = 0.0
+        self._acting: _Place | None = None
+        """Whose trial did something last."""
+        self._left_memory = False
+        """Whether a lane is gone whose memory is still reserved."""
         self._watchdog = Watchdog(self._give_up)
         self._pace: float | None = None
         """Seconds for a unit of work: the most that an epoch took so far."""
@@ -97,6 +101,9 @@ class Driver:
 
     def _fill(self) -> None:
         """Give every free place a slot, as long as there are any."""
+        if self._left_memory:  # not before: who called held the lane that is gone
+            torch.cuda.empty_cache()
+            self._left_memory = False
         for place in self._places:
             if place.run is None and (claim := self._next_claim()):
                 data = self._data.divided(claim.split)
@@ -172,7 +179,7 @@ class Driver:
         self._watch()
         if ended == "crowded out":
             self._places.remove(place)
-            torch.cuda.empty_cache()
+            self._acting, self._left_memory = None, True
 
     def _watching(self, run: TrialRun) -> AbstractContextManager[None]:
         """Watch over an epoch of a run, which has been built by now, so that its work is known."""
@@ -180,7 +187,7 @@ class Driver:
 
     def _give_up(self, why: str) -> None:
         """Called beside a thread that hangs: record its trial, and end the process."""
-        claim = self._acting.claim
+        claim = self._acting.claim if self._acting else None
         try:
             if claim:
                 outcome = Outcome(reason="error", message=why)

@@ -87,6 +87,8 @@ class RecordedGraph:
         self._calls = None
 
     def pool(self) -> tuple[int, int]:
+        if self._calls is None:
+            raise RuntimeError("pool without a preceding successful capture (recorded)")
         return self._pool
 
 

@@ -70,14 +70,14 @@ def test_nothing_outside_changes_during_a_capture() -> None:
 
 
 def test_memory_that_was_freed_is_missed_at_the_next_replay() -> None:
-    kept, freed = torch.zeros(2), torch.ones(2)
+    kept, others = torch.zeros(2), [torch.ones(2)]
 
     def work() -> None:
-        kept.add_(freed)
+        kept.add_(others[0])
 
     graph = captured(work)
     graph.replay()
-    del work, freed
+    others.clear()
     with pytest.raises(RuntimeError, match="freed"):
         graph.replay()
     assert kept.tolist() == [1, 1]
@@ -156,12 +156,12 @@ def test_replays_write_to_the_memory_of_the_capture() -> None:
 
 def test_one_capture_at_a_time_and_none_after_a_reset() -> None:
     earlier, graph, other = captured(lambda: None), RecordedGraph(), RecordedGraph()
-    graph.capture_begin(pool=other.pool())
-    assert graph.pool() == other.pool()
-    for forbidden in (other.capture_begin, graph.replay, earlier.replay):
+    graph.capture_begin(pool=earlier.pool())
+    for forbidden in (other.capture_begin, graph.replay, earlier.replay, graph.pool):
         with pytest.raises(RuntimeError):
             forbidden()
     graph.capture_end()
+    assert graph.pool() == earlier.pool() != captured(lambda: None).pool()
     graph.replay()
     graph.reset()
     with pytest.raises(RuntimeError, match="without a preceding"):

@@ -179,8 +179,8 @@ class Run:
         self._graphed_judgement = self._lane.repeated(self._random, 1)
 
     def _begin_steps(self) -> None:
-        """Capture steps anew: what learns is not what learnt before. What other graphs read or write must stay
-        where it is."""
+        """Capture steps anew: what learns is not what learnt before. What other graphs read or write must
+        stay where it is."""
         self._copies.follow_training()
         self._graphed_steps: dict[tuple[Average, ...], Repeated] = {}
         """By the averages that are updated at the end of such a step."""
@@ -340,6 +340,7 @@ class Run:
         learn = self._contrast if self._phase.name == "features" else self._classify
         loss, correct = learn(indices_B)
         self._optimizer.zero_grad(set_to_none=True)
+        self._copies.forget_gradients()
         loss.backward()  # type: ignore[no-untyped-call]
         self._copies.hand_over_gradients()
         if self.config.optimizer.clip:

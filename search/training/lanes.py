@@ -25,8 +25,8 @@ from search.training.randomness import RandomStream
 from search.training.shortage import is_shortage, may_be_shortage
 
 _FAILED: list[torch.cuda.CUDAGraph] = []
-"""Graphs whose capture failed, for as long as the process lives: in torch 2.11 the allocator of pinned memory
-goes on asking them whether it may release what it has."""
+"""Graphs whose capture could not be ended, for as long as the process lives: in torch 2.11 the allocator of
+pinned memory goes on asking them whether it may release what it has."""
 
 Work = Callable[[], None]
 """A function of tensors that stay where they are: it reads and writes them in place, and returns nothing."""
@@ -125,7 +125,8 @@ class CudaLane:
         self._graphs = graphs
         self._captured: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
         self._aside: list[torch.cuda.CUDAGraph] = []
-        """Anchors of former pools, which have to be kept as long as there are graphs of the stream."""
+        """Failed graphs, and the anchors of their pools, which have to be kept as long as there are other
+        graphs of the stream."""
         with torch.cuda.device(device):
             self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             self._begin_pool()
@@ -154,7 +155,7 @@ class CudaLane:
         return CudaMark(event)
 
     def repeated(self, random: RandomStream, warm_up: int, /) -> Repeated:
-        self._drop_anchors()
+        self._drop_aside()
         return Graphed(self, random, warm_up) if self._graphs else Direct("CUDA graphs are off")
 
     def wait(self) -> None:
@@ -178,7 +179,7 @@ class CudaLane:
                     raise
                 graph.capture_end()
         except BaseException:
-            _FAILED.append(graph)
+            (self._aside if _has_ended(graph) else _FAILED).append(graph)
             self._leave(pool)
             raise
         self._captured.add(graph)
@@ -197,11 +198,20 @@ class CudaLane:
             torch._C._cuda_releasePool(torch.cuda.current_device(), pool)
         self._aside.append(self._anchor)
         self._begin_pool()
-        self._drop_anchors()
+        self._drop_aside()
 
-    def _drop_anchors(self) -> None:
+    def _drop_aside(self) -> None:
         if not self._captured:
             self._aside.clear()
+
+
+def _has_ended(graph: torch.cuda.CUDAGraph) -> bool:
+    """Whether CUDA has ended the graph's capture, so that its memory comes back with the graph's own end."""
+    try:
+        graph.pool()
+    except RuntimeError:
+        return False
+    return True
 
 
 class CudaMark:
@@ -216,7 +226,10 @@ class CudaMark:
         return milliseconds / 1000
 
     def reached(self) -> bool:
-        return bool(self._event.query())  # type: ignore[no-untyped-call]
+        try:
+            return bool(self._event.query())  # type: ignore[no-untyped-call]
+        except RuntimeError:  # something failed on the device: whoever reads what it did is told
+            return True
 
 
 class Graphed:

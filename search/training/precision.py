@@ -59,8 +59,8 @@ class WeightCopies:
         self.follow_training()
 
     def follow_training(self) -> None:
-        """Let those copies have gradients whose weights learn now. They stay where they are: a validation that
-        was captured goes on reading them."""
+        """Let those copies have gradients whose weights learn now. They stay where they are: a validation
+        that was captured goes on reading them."""
         for weight in self._weights:
             weight.half.requires_grad_(weight.full.requires_grad)
         self._trained = [weight for weight in self._weights if weight.full.requires_grad]
@@ -71,6 +71,11 @@ class WeightCopies:
             return self.network(images_NCHW)  # type: ignore[no-any-return]
         halves = {weight.name: weight.half for weight in self._weights}
         return functional_call(self.network, halves, (images_NCHW,))  # type: ignore[no-any-return]
+
+    def forget_gradients(self) -> None:
+        """Drop what gradients there are: those of a capture that failed were never computed."""
+        for weight in self._trained:
+            weight.half.grad = None
 
     def hand_over_gradients(self) -> None:
         """Give the weights the gradients that their copies have."""

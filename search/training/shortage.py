@@ -8,7 +8,8 @@ CERTAIN = (
     "out of memory",  # the driver's own words, of launches and of graphs that are made ready
     "not enough memory",
     "can't allocate memory",  # torch's allocator of the host
-    "ALLOC_FAILED",  # cuDNN's and cuBLAS's status
+    "ALLOC_FAILED",  # cuBLAS's status, and cuDNN's until its version 9
+    "ALLOCATION_FAILED",  # cuDNN's
 )
 POSSIBLE = ("unable to find an engine",)
 """cuDNN found no algorithm: where memory is scarce, since none had room for its workspace."""

@@ -35,7 +35,8 @@ def main() -> None:
 
 def groups(setting: Setting, folder: Path) -> list[list[Stage]]:
     """What comes after the smoke test; the stages of a group run beside each other."""
-    return [[search(setting, folder), capture(setting)], [probe(setting)], [card()]]
+    probes = [probe(setting, "probe", 85), probe(setting, "autotuned", 30, "--autotuned")]
+    return [[search(setting, folder), capture(setting)], *([each] for each in probes), [card()]]
 
 
 def smoke(setting: Setting) -> Stage:
@@ -59,10 +60,11 @@ def capture(setting: Setting) -> Stage:
     return Stage("capture", [*program, *chosen, tests], setting.seconds(110))
 
 
-def probe(setting: Setting) -> Stage:
-    script = [sys.executable, str(HERE / "probe.py"), str(out().absolute() / "probe.jsonl")]
-    budget = ["--budget", str(setting.seconds(95))]
-    return Stage("probe", [*script, *budget, *setting.options], setting.seconds(110))
+def probe(setting: Setting, name: str, seconds: float, *options: str) -> Stage:
+    """Cases of the probe, of which none begins in the last quarter of its time."""
+    script = [sys.executable, str(HERE / "probe.py"), str(out().absolute() / "probe.jsonl"), *options]
+    budget = ["--budget", str(setting.seconds(0.75 * seconds))]
+    return Stage(name, [*script, *budget, *setting.options], setting.seconds(seconds))
 
 
 def card() -> Stage:

@@ -26,6 +26,7 @@ from search.training import engine
 from search.training.engine import Run
 from search.training.lanes import CudaLane, Graphed
 from search.training.optimizers import build_optimizer
+from search.training.precision import WeightCopies
 from search.training.resident import ResidentData
 from spaces.config import Configuration
 
@@ -365,6 +366,34 @@ def test_a_capture_that_does_not_fit_is_tried_again_with_an_empty_cache(
     assert len(failures) == times
     torch.cuda.empty_cache()
     assert_lane_works(place, data, lane)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("full"), RuntimeError("captured it cannot be")], ids=str
+)
+def test_no_gradient_is_left_of_a_capture_that_failed_behind_them(
+    place: Place,
+    data: ResidentData,
+    lane: CudaLane,
+    step_by_step: CudaLane,
+    monkeypatch: pytest.MonkeyPatch,
+    error: RuntimeError,
+) -> None:
+    """They were never computed; whatever comes next must not add to them."""
+    hand_over, failures = WeightCopies.hand_over_gradients, []
+
+    def failing(copies: WeightCopies) -> None:
+        if torch.cuda.is_current_stream_capturing() and not failures:
+            failures.append(1)
+            raise error
+        hand_over(copies)
+
+    config = configuration(place, training={"precision": "bf16"})
+    with monkeypatch.context() as patch:
+        patch.setattr(WeightCopies, "hand_over_gradients", failing)
+        watched = Watched(config, place, data, lane).train()
+    assert failures
+    assert_same(watched, Watched(config, place, data, step_by_step).train())
 
 
 def test_a_validation_that_cannot_be_captured_leaves_the_steps_as_they_are(

@@ -20,7 +20,7 @@ from search.data.request import DataRequest
 from search.data.sources import load
 from search.data.split import make_split
 from search.training.engine import WARM_UP, Run
-from search.training.lanes import CpuLane, CudaLane, Direct, Graphed, Repeated, Work, make_lane
+from search.training.lanes import CpuLane, CudaLane, CudaMark, Direct, Graphed, Repeated, Work, make_lane
 from search.training.randomness import RandomStream
 from search.training.resident import ResidentData, make_resident
 from spaces.config import Configuration
@@ -150,6 +150,30 @@ def test_graphs_whose_capture_failed_live_as_long_as_the_process() -> None:
     assert second_anchor() is None
 
 
+def test_graphs_whose_capture_was_ended_go_with_their_memory() -> None:
+    """As where memory runs out: a second attempt needs what the first one had."""
+    made: list[weakref.ref[object]] = []
+
+    class Noted(RecordedGraph):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(weakref.ref(self))
+
+    def too_much() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with cuda_lanes_on_the_cpu(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "CUDAGraph", Noted)
+        lane = CudaLane(CPU)
+        graphed = lane.repeated(RandomStream(0, CPU), 0)
+        with pytest.raises(torch.OutOfMemoryError):
+            graphed(too_much)
+        first_anchor, failed, *_, last_anchor = made
+        assert first_anchor() is None
+        assert failed() is None
+        assert last_anchor() is lane._anchor
+
+
 def test_anchors_of_former_pools_stay_as_long_as_there_are_graphs() -> None:
     values = torch.zeros(1)
 
@@ -173,6 +197,14 @@ def test_anchors_of_former_pools_stay_as_long_as_there_are_graphs() -> None:
         del captured
         lane.repeated(RandomStream(0, CPU), 1)
         assert lane._aside == []
+
+
+def test_a_device_that_failed_is_told_of_by_whoever_waits_for_it() -> None:
+    class Broken:
+        def query(self) -> bool:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    assert CudaMark(Broken()).reached()  # type: ignore[arg-type]
 
 
 def test_a_cpu_captures_nothing_and_has_done_what_is_called() -> None:
