@@ -74,6 +74,24 @@ def same_bits(recorded: Figures, now: Figures) -> bool:
     return known and (recorded.accuracy, recorded.epoch) == (now.accuracy, now.epoch)
 
 
+def inequalities(recorded: Figures, now: Figures, val_images: int) -> list[str]:
+    """What is not equal, for people: of the losses the first, since all that follow differ for its sake."""
+    found = []
+    if now.accuracy != recorded.accuracy:
+        difference = now.accuracy - recorded.accuracy
+        images = round(abs(difference) * val_images)
+        found.append(f"{100 * difference:+.4f} points, {images} of {val_images} validation images")
+    if now.epoch != recorded.epoch:
+        found.append(f"the accuracy is that of epoch {now.epoch} and was that of {recorded.epoch}")
+    for epoch, (before, after) in enumerate(zip(recorded.train_loss, now.train_loss, strict=False), start=1):
+        if before != after:
+            found.append(f"training losses differ from epoch {epoch} on ({after} now, recorded {before})")
+            break
+    if recorded.train_loss and len(now.train_loss) != len(recorded.train_loss):
+        found.append(f"{len(now.train_loss)} epochs were trained and {len(recorded.train_loss)} recorded")
+    return found
+
+
 def accuracy_tolerance(accuracy: float, images: int) -> float:
     """Three standard errors of a difference of accuracies: 3 sqrt(2 p (1 - p) / images), above one image.
 

@@ -11,7 +11,14 @@ import torch
 from search.hardware import device_name, versions
 from search.interrupts import Interrupts
 from search.objective import history_of
-from search.retraining.agreement import Deviation, Figures, deviations, must_be_exact, same_bits
+from search.retraining.agreement import (
+    Deviation,
+    Figures,
+    deviations,
+    inequalities,
+    must_be_exact,
+    same_bits,
+)
 from search.retraining.exported import device_for, exported_split, load_exported, request_of
 from search.retraining.screen import RetrainScreen, epoch_line
 from search.training.engine import fit
@@ -86,11 +93,13 @@ def _compare(
     screen.say(f"validation accuracy now:      {now.accuracy!r} (epoch {now.epoch})")
     others = differences(run, device, versions())
     although = f", although {'; '.join(others)}" if others else ""
+    if not recorded.train_loss:
+        screen.say("no training losses are recorded in the file: the accuracy alone is compared")
     if same_bits(recorded, now):
         screen.say(f"verified: the same to the last bit{although}")
         return 0
     if must_be_exact(run.device, device, export.settings.training.deterministic):
-        _say_inequality(run, recorded, now, screen)
+        screen.say(f"not the same: {'; '.join(inequalities(recorded, now, run.split.val_images))}")
         on_cpu = device.startswith("CPU (")
         return _explain(others, CPUS_DIFFER if on_cpu else POOLING_DIFFERS, screen)
     split = run.split
@@ -106,18 +115,6 @@ def _compare(
     return 0
 
 
-def _say_inequality(run: ExportedRun, recorded: Figures, now: Figures, screen: RetrainScreen) -> None:
-    difference = now.accuracy - recorded.accuracy
-    images = round(abs(difference) * run.split.val_images)
-    losses = zip(recorded.train_loss, now.train_loss, strict=False)
-    epoch = next((epoch for epoch, (before, after) in enumerate(losses, start=1) if before != after), None)
-    first = f"; training losses differ from epoch {epoch} on" if epoch else ""
-    screen.say(
-        f"not the same: {100 * difference:+.4f} points, {images} of {run.split.val_images} validation "
-        f"images{first}"
-    )
-
-
 def _say_tolerances(found: Sequence[Deviation], screen: RetrainScreen) -> None:
     accuracy, losses = found[0], found[1:]
     screen.say(
@@ -127,8 +124,6 @@ def _say_tolerances(found: Sequence[Deviation], screen: RetrainScreen) -> None:
     if losses:
         furthest = max(losses, key=lambda deviation: deviation.share)
         screen.say(f"training loss: 1 % + 2.5 sqrt(loss / images) in each epoch; furthest away: {furthest}")
-    else:
-        screen.say("no training losses are recorded in the file: the accuracy alone is compared")
 
 
 def _explain(others: list[str], hint: str, screen: RetrainScreen) -> int:

@@ -18,6 +18,7 @@ from search.retraining.agreement import (
     Figures,
     accuracy_tolerance,
     deviations,
+    inequalities,
     loss_tolerance,
     must_be_exact,
     same_bits,
@@ -178,3 +179,22 @@ def test_a_training_that_differs_by_rounding_agrees_and_one_with_other_settings_
     assert min(shares["no augmentation"], shares["larger batches"]) == 1
     # under SGD and batch normalization, twice the rate of so short a training moves the curve by little
     assert shares["twice the learning rate"] >= (1 if name == "adam" else 0.5)
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (Figures(0.52, 3, (2.0, 1.5, 1.0)), ["+2.0000 points, 2 of 100 validation images"]),
+        (Figures(0.5, 2, (2.0, 1.5, 1.0)), ["the accuracy is that of epoch 2 and was that of 3"]),
+        (
+            Figures(0.5, 3, (2.0, 1.4, 0.9)),
+            ["training losses differ from epoch 2 on (1.4 now, recorded 1.5)"],
+        ),
+        (Figures(0.5, 3, (2.0, 1.5)), ["2 epochs were trained and 3 recorded"]),
+        (Figures(0.5, 3, (2.0, 1.5, 1.0)), []),
+    ],
+)
+def test_each_inequality_is_named_and_no_other(now: Figures, words: list[str]) -> None:
+    recorded = Figures(0.5, 3, (2.0, 1.5, 1.0))
+    assert inequalities(recorded, now, val_images=100) == words
+    assert same_bits(recorded, now) == (not words)

@@ -70,7 +70,7 @@ def test_another_training_loss_on_a_cpu_is_an_error(again, exported):
     recorded = read_losses(exported)
     code, said = again({str(recorded[1]): str(recorded[1] * 1.0001)})
     assert code == 1
-    assert "not the same: +0.0000 points" in said
+    assert "not the same: training losses differ from epoch" in said
     assert "training losses differ from epoch 2 on" in said
 
 
@@ -114,6 +114,15 @@ def test_on_a_gpu_what_is_far_is_an_error_with_its_epoch(again, on_gpu, exported
     code, said = again(on_gpu | {str(loss): str(3 * loss), "    torch: ": "    torch: 1."})
     assert code == 0
     assert "which need not be the same, since torch is" in said
+
+
+def test_that_losses_are_not_compared_is_said_where_bits_agree_too(again, exported):
+    text = exported.read_text()
+    start = text.index("  train_loss:")
+    code, said = again({text[start : text.index("\nfingerprint", start)]: ""})
+    assert code == 0
+    assert "no training losses are recorded in the file: the accuracy alone is compared" in said
+    assert said.splitlines()[-1] == "verified: the same to the last bit"
 
 
 def test_on_a_gpu_an_export_without_losses_is_compared_by_accuracy(again, on_gpu, exported):
