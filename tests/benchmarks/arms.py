@@ -6,7 +6,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,9 @@ Figures = dict[str, Any]
 ACCURACY_RUNS = 5
 PRUNED_TRIALS = 50
 CLOSED = ("COMPLETE", "PRUNED")
+MOST_SLOTS = 16
+USUAL_SLOTS = (1, 2, 4, 8)
+"""Numbers of slots on a GPU that are measured unless other arms are asked for."""
 GPU_ORDER = (
     *("ours-auto", "plain-8", "fast-ours", "fast-compiled", "pruned-50"),
     *("ours-1", "ours-1-eager", "ours-4", "ours-8", "ours-2", "plain-0"),
@@ -64,10 +67,13 @@ class Arm:
     read: Callable[[Setup, Ran, Path], Figures]
     """From what ran, and the folder that it ran in; a ValueError if it did not do what it should, or was cut
     off before anything was finished."""
+    usual: bool = True
+    """Whether it is measured without being asked for."""
 
 
 def all_arms(setup: Setup, plain_trials: dict[int, int]) -> list[Arm]:
-    """All that this machine can run, in the order of a round; ``plain_trials`` by number of workers."""
+    """All that this machine can run, usual or not, in the order of a round; ``plain_trials`` by number of
+    workers."""
     cuda = setup.device == "cuda"
     plain = [plain_arm(setup, workers, trials) for workers, trials in plain_trials.items()]
     repeated = [ours_accuracy(setup), plain_accuracy(setup, max(plain_trials))]
@@ -96,11 +102,14 @@ def ours_on_gpu(setup: Setup) -> list[Arm]:
     eager = ours(
         setup, "ours-1-eager", "cifar-search, one slot without CUDA graphs", "--per-gpu", "1", "--no-graphs"
     )
-    several = [
-        ours(setup, f"ours-{slots}", f"cifar-search, {slots} slots", "--per-gpu", slots)
-        for slots in ("2", "4", "8", "auto")
-    ]
-    return [ours(setup, "ours-1", "cifar-search, one slot", "--per-gpu", "1"), eager, *several]
+    auto = ours(setup, "ours-auto", "cifar-search, auto slots", "--per-gpu", "auto")
+    return [*(ours_of_slots(setup, slots) for slots in range(1, MOST_SLOTS + 1)), eager, auto]
+
+
+def ours_of_slots(setup: Setup, slots: int) -> Arm:
+    words = "one slot" if slots == 1 else f"{slots} slots"
+    arm = ours(setup, f"ours-{slots}", f"cifar-search, {words}", "--per-gpu", str(slots))
+    return replace(arm, usual=slots in USUAL_SLOTS)
 
 
 def ours(setup: Setup, name: str, description: str, *options: str) -> Arm:

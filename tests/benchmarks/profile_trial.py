@@ -24,7 +24,7 @@ import yaml
 from bench_data import Arrays, prepare, resident
 from ours_runs import synchronize
 from recording import HERE, RESULTS, Table, load, publish, store
-from throughput import DEFAULTS, Defaults
+from throughput_options import DEFAULTS, Defaults
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 

@@ -83,8 +83,18 @@ def store(name: str, output: Path | None, settings: dict[str, Any], figures: dic
         "settings": settings,
         **figures,
     }
-    path.write_text(json.dumps(content, indent=2, default=asdict) + "\n", encoding="utf-8")
+    _write_whole(path, json.dumps(content, indent=2, default=asdict) + "\n")
     return path
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """So that a process killed meanwhile, or a full disk, leaves the file as it was."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def publish(name: str, tables: Sequence[Table], path: Path, picture: Path | None = None) -> None:

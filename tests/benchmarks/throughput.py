@@ -14,69 +14,44 @@ README.md beside this file says what the arms are and how long they take.
 from __future__ import annotations
 
 import argparse
-import json
-import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from arms import Arm, Setup, all_arms
-from bench_data import SYNTHETIC, prepare
-from recording import HERE, RESULTS, hardware, load, store
-from throughput_report import report
+from bench_data import prepare
+from guarding import Guard
+from recording import HERE, hardware, load, store
+from stopping import Stop, tell
+from throughput_options import DEFAULTS, parse, stored_results
 from watching import Ran, never, watch
 
-
-@dataclass(frozen=True)
-class Defaults:
-    """What suits a device, so that a round takes about a quarter of an hour."""
-
-    images: str
-    size: int | None
-    """Training images; None: all."""
-    val_size: int | None
-    epochs: int
-    accuracy_epochs: int
-    """Of the trainings that are compared by accuracy."""
-    batch_size: int
-    plain_trials: dict[int, int | None]
-    """Trials of the plain arms, by DataLoader workers; None: as many as of ours."""
-    fast: dict[str, int]
-    """What of ``fast-94`` is changed."""
-    arm_timeout: float | None = None
-    """Seconds; None: none."""
-
-
-DEFAULTS = {
-    "cpu": Defaults(
-        images=os.environ.get("CIFAR_SEARCH_TEST_IMAGES", SYNTHETIC),
-        size=1792,
-        val_size=500,
-        epochs=2,
-        accuracy_epochs=6,
-        batch_size=128,
-        plain_trials={0: None, 2: None},
-        fast={"epochs": 1, "batch_size": 128},
-    ),
-    "cuda": Defaults("cifar10", None, None, 8, 4, 512, {0: 1, 8: 3}, {}, arm_timeout=200),
-}
+OPTIONS = {"--dataset": "--images", "--train-size": "--size", "--data-dir or ": ""}
+"""What the search command calls the options of this one."""
 
 
 class Clock:
     """The time that the command has, and each of its arms."""
 
-    def __init__(self, begin: float, budget: float | None, arm_timeout: float | None) -> None:
-        """From ``begin`` on, by the monotonic clock, in seconds; None: without end."""
+    def __init__(
+        self,
+        begin: float,
+        budget: float | None,
+        arm_timeout: float | None,
+        is_stopped: Callable[[], bool] = never,
+    ) -> None:
+        """From ``begin`` on, by the monotonic clock, in seconds; None: without end, unless ``is_stopped``."""
         self._end = begin + budget if budget is not None else None
-        self._arm_timeout = arm_timeout
+        self._arm_timeout, self._is_stopped = arm_timeout, is_stopped
 
     def is_over(self) -> bool:
         """Whether nothing may run any more."""
-        return self._end is not None and time.monotonic() >= self._end
+        return self._is_stopped() or (self._end is not None and time.monotonic() >= self._end)
 
     def of_arm(self) -> Callable[[], bool]:
         """For an arm that begins now: says whether its time is over."""
@@ -84,70 +59,101 @@ class Clock:
         return lambda: self.is_over() or (most is not None and time.monotonic() - begin >= most)
 
 
+@dataclass
+class Record:
+    """The file of results, and what this command added to it."""
+
+    name: str
+    path: Path
+    settings: dict[str, Any]
+    measurements: list[dict[str, Any]]
+    added: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, one: dict[str, Any]) -> None:
+        """Write it down at once."""
+        self.measurements.append(one)
+        self.added.append(one)
+        store(self.name, self.path, self.settings, {"measurements": self.measurements})
+
+    def code(self, wanted: int) -> int:
+        """The command's exit code, if so many measurements were due: 1 if one failed, or none was done."""
+        return int(any("error" in one for one in self.added) or (wanted > 0 and not self.added))
+
+    def text(self) -> str:
+        """What a command says of it that was ended early."""
+        if not self.added:
+            return "nothing was measured"
+        arms = ", ".join(one["arm"] for one in self.added)
+        return f"{self.path} has what was measured of {arms} (--continue measures the rest)"
+
+
 def main() -> None:
-    """Measure round by round, store after each arm, then report."""
-    begin = time.monotonic()
+    """Measure, and exit as ``--help`` says."""
+    begin, stop = time.monotonic(), Stop()
+    code, done = 1, "nothing was measured"
+    try:
+        code, done = measure_all(begin, stop)
+    except BaseException:  # ``Stopped``, or what a library made of it
+        if not stop.number:
+            raise
+    if stop.number:
+        tell(f"throughput.py: ended by {stop.number.name}: {done}", sys.stderr)
+        code = 128 + stop.number
+    sys.exit(code)
+
+
+def measure_all(begin: float, stop: Stop) -> tuple[int, str]:
+    """Measure round by round, store after each arm, then report; the exit code, and what was done."""
     device = "cuda" if hardware()["gpu"] else "cpu"
     arguments = parse(device)
-    clock = Clock(begin, arguments.budget, arguments.arm_timeout)
-    output = arguments.output or RESULTS / f"throughput-{device}.json"
-    with tempfile.TemporaryDirectory() as name:
-        settings, arms, setup = set_up(arguments, device, Path(name))
-        measurements = earlier(output, settings) if arguments.resume else []
-        due = [
-            (arm, number)
-            for number in range(1, arguments.rounds + 1)
-            for arm in arms
-            if is_due(arm, number, measurements)
-        ]
-        while due and not clock.is_over():
-            measurements.append(measure(*due.pop(0), setup, clock.of_arm()))
-            store(f"throughput-{device}", output, settings, {"measurements": measurements})
-        if measurements:
-            report(output)
-        tell_left_out(due)
+    clock = Clock(begin, arguments.budget, arguments.arm_timeout, stop.came)
+    with Guard() as guard, tempfile.TemporaryDirectory() as name:
+        guard.add(Path(name))
+        arms, setup, record = set_up_or_refuse(arguments, device, Path(name))
+        due = all_due(arms, arguments.rounds, record.measurements)
+        wanted = len(due)
+        with stop.held():
+            while due and not clock.is_over():
+                one = measure(*due.pop(0), setup, guard, clock.of_arm())
+                if not (stop.came() and "error" in one):  # an arm that had nothing is as one not begun
+                    record.add(one)
+                    tell(line_of(one))
+            if not stop.came():
+                show(record, due, arguments.quiet)
+    return record.code(wanted), record.text()
 
 
-def tell_left_out(due: Sequence[tuple[Arm, int]]) -> None:
-    if due:
-        arms = ", ".join(f"{arm.name} (round {number})" for arm, number in due)
-        print(f"left out, for want of time (--continue measures them): {arms}")
+def set_up_or_refuse(
+    arguments: argparse.Namespace, device: str, folder: Path
+) -> tuple[list[Arm], Setup, Record]:
+    """What there is to measure; what the images or an earlier file make impossible ends the program."""
+    try:
+        settings, arms, setup = set_up(arguments, device, folder)
+        measurements = earlier(arguments.output, settings) if arguments.resume else []
+    except (ValueError, OSError) as error:
+        text = str(error)
+        for theirs, ours in OPTIONS.items():
+            text = text.replace(theirs, ours)
+        tell(f"throughput.py: {text}", sys.stderr)
+        sys.exit(2)
+    return arms, setup, Record(f"throughput-{device}", arguments.output, settings, measurements)
 
 
-def parse(device: str, words: Sequence[str] | None = None) -> argparse.Namespace:
-    """``words`` None: on the command line."""
-    usual = DEFAULTS[device]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument(
-        "--images",
-        default=usual.images,
-        help=f"cifar10, a folder (train/CLASS/*), or {SYNTHETIC}; default here: {usual.images}",
-    )
-    add = parser.add_argument
-    add("--size", type=int, default=usual.size, help=f"training images (here {usual.size or 'all'})")
-    add("--val-size", type=int, default=usual.val_size, help=f"(here {usual.val_size or 'a tenth'})")
-    add("--epochs", type=int, default=usual.epochs, help=f"of a trial (here {usual.epochs})")
-    add(
-        "--accuracy-epochs",
-        type=int,
-        default=usual.accuracy_epochs,
-        help=f"of a training compared by accuracy (here {usual.accuracy_epochs})",
-    )
-    add("--trials", type=int, default=20, help="of the search (default 20)")
-    add("--plain-trials", type=int, help="that the plain arms measure of these (default: README.md)")
-    add("--rounds", type=int, default=1, help="measurements of each arm (default 1)")
-    add("--arms", nargs="+", metavar="ARM", help="only these")
-    add(
-        "--arm-timeout",
-        type=float,
-        metavar="SECONDS",
-        default=usual.arm_timeout,
-        help=f"that an arm may take before it is cut off (here {usual.arm_timeout or 'without end'})",
-    )
-    add("--budget", type=float, metavar="SECONDS", help="of the whole command; no arm begins after it")
-    add("--output", type=Path, help=f"JSON file (default: results/throughput-{device}.json)")
-    add("--continue", dest="resume", action="store_true", help="keep what the file has")
-    return parser.parse_args(words)
+def all_due(arms: Sequence[Arm], rounds: int, measurements: list[dict[str, Any]]) -> list[tuple[Arm, int]]:
+    """Arms and the numbers of their rounds, in turn."""
+    numbers = range(1, rounds + 1)
+    return [(arm, number) for number in numbers for arm in arms if is_due(arm, number, measurements)]
+
+
+def show(record: Record, left_out: Sequence[tuple[Arm, int]], quiet: bool) -> None:
+    """The tables, and what there was no time for."""
+    from throughput_report import report  # here, since a signal in its long imports would leave a traceback
+
+    if record.measurements:
+        report(record.path, quiet)
+    if left_out:
+        arms = ", ".join(f"{arm.name} (round {number})" for arm, number in left_out)
+        tell(f"left out, for want of time (--continue measures them): {arms}")
 
 
 def set_up(
@@ -173,9 +179,7 @@ def set_up(
         workers: min(arguments.plain_trials or trials or setup.trials, setup.trials)
         for workers, trials in usual.plain_trials.items()
     }
-    arms = all_arms(setup, plain_trials)
-    if arguments.arms:
-        arms = chosen(arms, arguments.arms)
+    arms = chosen(all_arms(setup, plain_trials), arguments.arms)
     settings = about | {
         "device": device,
         "epochs": setup.epochs,
@@ -187,12 +191,9 @@ def set_up(
     return settings, arms, setup
 
 
-def chosen(arms: list[Arm], names: list[str]) -> list[Arm]:
-    known = [arm.name for arm in arms]
-    for name in names:
-        if name not in known:
-            raise SystemExit(f"--arms: must be some of {', '.join(known)}, but got {name}")
-    return [arm for arm in arms if arm.name in names]
+def chosen(arms: list[Arm], names: list[str] | None) -> list[Arm]:
+    """Those of these names; None: the usual ones."""
+    return [arm for arm in arms if (arm.usual if names is None else arm.name in names)]
 
 
 def write_configurations(setup: Setup, accuracy_epochs: int, fast: dict[str, int]) -> dict[str, Any]:
@@ -214,14 +215,14 @@ def write_configurations(setup: Setup, accuracy_epochs: int, fast: dict[str, int
 
 def earlier(output: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """What the file has; its errors are tried again."""
-    if not output.exists():
+    stored = stored_results(output)
+    if stored is None:
         return []
-    stored = json.loads(output.read_text(encoding="utf-8"))
     changed = [
         key for key in settings if key != "load_before" and stored["settings"].get(key) != settings[key]
     ]
     if changed:
-        raise SystemExit(f"--continue: {output} was measured with other settings: {', '.join(changed)}")
+        raise ValueError(f"--continue: {output} was measured with other settings: {', '.join(changed)}")
     return [measurement for measurement in stored["measurements"] if "error" not in measurement]
 
 
@@ -232,14 +233,24 @@ def is_due(arm: Arm, number: int, measurements: list[dict[str, Any]]) -> bool:
     return not any(done["arm"] == arm.name and done["round"] == number for done in measurements)
 
 
-def measure(arm: Arm, number: int, setup: Setup, is_over: Callable[[], bool] = never) -> dict[str, Any]:
+def measure(
+    arm: Arm, number: int, setup: Setup, guard: Guard, is_over: Callable[[], bool] = never
+) -> dict[str, Any]:
     """Run an arm's command until it ends or ``is_over``; one that fails says so in its place."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        ran = watch(arm.command, Path(name), setup.device, is_over)
+    with tempfile.TemporaryDirectory(dir=setup.folder, ignore_cleanup_errors=True) as name:
+        ran = watch(arm.command, Path(name), setup.device, guard, is_over)
         figures = figures_of(arm, setup, ran, Path(name))
-    words = figures.get("error", f"{ran.seconds:.1f} s{', cut off' if ran.cut_off else ''}")
-    print(f"round {number}, {arm.name}: {words}", flush=True)
     return {"arm": arm.name, "description": arm.description, "group": arm.group, "round": number, **figures}
+
+
+def line_of(one: dict[str, Any]) -> str:
+    """What is said of an arm as soon as it has ended."""
+    begin = f"round {one['round']}, {one['arm']}: "
+    if "error" in one:
+        return begin + str(one["error"])
+    if "trials_per_hour" in one:
+        begin += f"{one['trials_per_hour']:.0f} trials/h from {one['trials_measured']} trials, "
+    return f"{begin}{one['wall_seconds']:.1f} s{', cut off' if one['cut_off'] else ''}"
 
 
 def figures_of(arm: Arm, setup: Setup, ran: Ran, folder: Path) -> dict[str, Any]:

@@ -19,21 +19,22 @@ LARGE = 12
 """Points, for a chart that is shown at half its size."""
 
 
-def report(path: Path) -> None:
-    """Print the tables, draw the chart beside the JSON file, and publish both."""
+def report(path: Path, quiet: bool = False) -> None:
+    """Print the tables, unless ``quiet``; draw the chart beside the JSON file, and publish both."""
     stored = json.loads(path.read_text(encoding="utf-8"))
     done = [one for one in stored["measurements"] if "error" not in one]
     results = Results(done, stored["settings"]["device"])
-    tables = [searches(results, stored["settings"])] if results.of_group("search") else []
+    tables = [searches(results, stored["settings"]), loads(results)] if results.of_group("search") else []
     tables += [repeats(results, stored["settings"])] if results.of_group("accuracy", "fast") else []
     tables += [pruned_searches(results)] if results.of_group("pruned") else []
     tables += [bars_table(results, stored["settings"]["device"])]
-    for table in tables:
+    for table in [] if quiet else tables:
         table.show()
     if results.of_group("search"):
         draw(results, stored, path.with_suffix(".png"))
     publish(path.stem, tables, path, picture=path.with_suffix(".png"))
-    print(f"stored in {path}")
+    if not quiet:
+        print(f"stored in {path}")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Results:
     def spread(self, arm: str, key: str) -> Spread | None:
         values = self.values(arm, key)
         return Spread.of(values) if values else None
+
+    def text(self, arm: str, key: str, digits: int = 0, unit: str = "", factor: float = 1.0) -> str:
+        """Median and range of the rounds."""
+        spread = self.spread(arm, key)
+        return scaled(spread, factor).text(digits, unit) if spread else NOT_MEASURED
 
     def best_of_ours(self) -> str | None:
         """The arm of ours with the most trials an hour in the median."""
@@ -93,49 +99,46 @@ def finished(one: Measurement) -> int:
 
 
 def searches(results: Results, settings: dict[str, Any]) -> Table:
-    """A row for each search arm."""
-    columns = (
-        "arm",
-        "trials measured",
-        "without graphs",
-        "trials/h",
-        "images/s, whole search",
-        "images/s in an epoch",
-        "first result",
-        "idle, whole command",
-        "idle, searching",
-        "memory",
-        "others took",
-    )
+    """How fast each search arm was."""
+    columns = ("arm", "trials measured", "trials/h", "images/s", "in epoch", "first result")
     rounds = max(one["round"] for one in results.done)
     heading = (
         f"A search of {settings['trials']} trials, {settings['epochs']} epochs of {settings['train_images']} "
         f"{settings['images']} images in batches of {settings['batch_size']}; medians and ranges of {rounds} "
         f"round{'s' if rounds > 1 else ''}"
     )
-    rows = [search_row(results, arm) for arm in results.of_group("search")]
+    rows = [
+        (
+            arm,
+            ", ".join(dict.fromkeys(map(trials_text, results.of(arm)))),
+            results.text(arm, "trials_per_hour"),
+            results.text(arm, "images_per_second"),
+            results.text(arm, "epoch_images_per_second"),
+            results.text(arm, "first_result_seconds", 1, " s"),
+        )
+        for arm in results.of_group("search")
+    ]
+    return Table(heading, columns, rows)
+
+
+def loads(results: Results) -> Table:
+    """What each search arm left idle, needed, and was kept from."""
+    columns = ("arm", "idle", "searching idle", "MiB", "others", "without graphs")
+    rows = []
+    for arm in results.of_group("search"):
+        others = results.values(arm, "others_share")
+        rows.append(
+            (
+                arm,
+                results.text(arm, "idle_share", 0, " %", 100),
+                results.text(arm, "searching_idle_share", 0, " %", 100),
+                results.text(arm, "peak_memory_mib"),
+                f"{100 * max(others):.0f} %" if others else NOT_MEASURED,
+                results.eager_text(arm),
+            )
+        )
+    heading = "Idle device in the whole command and while searching, most memory, and time taken by others"
     return Table(heading, columns, rows, results.eager_notes("search"))
-
-
-def search_row(results: Results, arm: str) -> tuple[str, ...]:
-    def text(key: str, digits: int = 0, unit: str = "", factor: float = 1.0) -> str:
-        values = [factor * value for value in results.values(arm, key)]
-        return Spread.of(values).text(digits, unit) if values else NOT_MEASURED
-
-    others = results.values(arm, "others_share")
-    return (
-        arm,
-        ", ".join(dict.fromkeys(map(trials_text, results.of(arm)))),
-        results.eager_text(arm),
-        text("trials_per_hour"),
-        text("images_per_second"),
-        text("epoch_images_per_second"),
-        text("first_result_seconds", 1, " s"),
-        text("idle_share", 0, " %", 100),
-        text("searching_idle_share", 0, " %", 100),
-        text("peak_memory_mib", 0, " MiB"),
-        f"{100 * max(others):.0f} %" if others else NOT_MEASURED,
-    )
 
 
 def trials_text(one: Measurement) -> str:
@@ -261,7 +264,7 @@ def speed_bar(results: Results, best: str | None, plain: str, least: float) -> B
 
 def pruned_bar(results: Results) -> Bar:
     done = results.of("pruned-50")
-    estimated = f" (estimated from {done[0]['trials_measured']})" if done and done[0]["cut_off"] else ""
+    estimated = f" (estimated from {done[0]['trials_measured']})" if done and done[0].get("cut_off") else ""
     spread = results.spread("pruned-50", "search_seconds")
     return below(f"50 pruned trials of `regularization`{estimated}", spread, 90, " s", 0)
 
@@ -342,7 +345,7 @@ def label(results: Results, arm: str) -> str:
     """What the arm is, on two lines, with the trials measured where they are not all."""
     one = results.of(arm)[0]
     words = one["description"].partition(", ")
-    cut = ", cut off" if one["cut_off"] else ""
-    partial = one["trials_measured"] < one["trials_wanted"]
+    cut = ", cut off" if one.get("cut_off") else ""
+    partial = one["trials_measured"] < one.get("trials_wanted", 0)  # older files do not say
     measured = f" ({one['trials_measured']} trials measured{cut})" if partial else ""
     return f"{words[0]}\n{words[2]}{measured}"

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-import signal
+import shutil
 import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from guarding import Guard, end_session, process_stats, text_of
+
 EVERY = 0.5
 """Seconds between two looks at the processes."""
 MEMORY_EVERY = 4
 """Looks from one at the memory, which takes the kernel a while, to the next."""
-KILLING_TAKES = 30.0
-"""Seconds, at most: a process that is killed first gives its memory on the GPU back."""
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -60,20 +60,26 @@ def never() -> bool:
     return False
 
 
-def watch(command: Sequence[str], folder: Path, device: str, is_over: Callable[[], bool] = never) -> Ran:
+def watch(
+    command: Sequence[str], folder: Path, device: str, guard: Guard, is_over: Callable[[], bool] = never
+) -> Ran:
     """Run a command in an empty folder, in a session of its own, and look at it from outside; all processes
-    of the session are ended as soon as ``is_over`` says so."""
-    machine, processes, gpu = Machine(), Processes(), Gpu() if device == "cuda" else None
+    of the session are ended as soon as ``is_over`` says so, and by ``guard`` if this process is gone."""
+    machine, processes = Machine(), Processes()
+    gpu = Gpu(guard) if device == "cuda" else None
     begin = time.time()
     with (folder / "stdout").open("w") as stdout, (folder / "stderr").open("w") as stderr:
         child = subprocess.Popen(
             command, cwd=folder, env=environment(), stdout=stdout, stderr=stderr, start_new_session=True
         )
+        guard.add(child.pid)
         try:
             cut_off = not _ends_by_itself(child, is_over, processes, machine)
         finally:
             end = time.time()
-            end_session(child)
+            end_session(child.pid)
+    child.wait()
+    guard.drop(child.pid)
     machine.look()
     idle = gpu.end() if gpu else machine.idle
     figures = {
@@ -99,33 +105,6 @@ def _ends_by_itself(
     return True
 
 
-def end_session(leader: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of a session, orphans and other process groups too, and wait until it is gone."""
-    last = time.monotonic() + KILLING_TAKES
-    while (members := list(session_members(leader.pid))) and time.monotonic() < last:
-        for process in members:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        time.sleep(0.05)
-    with suppress(subprocess.TimeoutExpired):
-        leader.wait(max(0.0, last - time.monotonic()))
-
-
-def session_members(session: int) -> Iterator[int]:
-    """Its processes, without those that are dead, with all of their threads, and have not been waited for."""
-    for path, fields in _process_stats():
-        state, threads = fields[0], int(fields[17])
-        if int(fields[3]) == session and not (state == "Z" and threads <= 1):
-            yield int(path.name)
-
-
-def _process_stats() -> Iterator[tuple[Path, list[str]]]:
-    """Every process's folder in /proc, and the fields of its ``stat`` from its state on (man 5 proc)."""
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        if fields := _text(path).rpartition(")")[2].split():
-            yield path.parent, fields
-
-
 def environment() -> dict[str, str]:
     """This process's, without what would change a command's database or number of threads."""
     dropped = ("CIFAR_SEARCH_STORAGE", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -148,7 +127,7 @@ class Processes:
 
     def look(self, session: int) -> None:
         own = []
-        for path, fields in _process_stats():
+        for path, fields in process_stats():
             if int(fields[3]) == session:
                 own.append(path)
                 self._seconds[int(path.name)] = (int(fields[11]) + int(fields[12])) / TICK
@@ -159,16 +138,8 @@ class Processes:
 
 def _memory(process: Path) -> int:
     """Its proportional set size in KiB."""
-    found = re.search(r"^Pss: +(\d+)", _text(process / "smaps_rollup"), re.MULTILINE)
+    found = re.search(r"^Pss: +(\d+)", text_of(process / "smaps_rollup"), re.MULTILINE)
     return int(found[1]) if found else 0
-
-
-def _text(path: Path) -> str:
-    """Nothing, if the process has ended meanwhile."""
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
 
 
 class Machine:
@@ -197,18 +168,28 @@ class Machine:
 
 
 class Gpu:
-    """Utilization and memory of the first visible GPU, as ``nvidia-smi`` samples them ten times a second."""
+    """Utilization and memory of the first visible GPU, as ``nvidia-smi`` samples them ten times a second;
+    nothing where that program is missing."""
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Guard) -> None:
+        self.most_memory: float | None = None
+        """MiB beyond what was in use before, once ended; None: not known."""
+        self._guard = guard
+        self._before: list[tuple[float, float, float]] = []
+        self._heard = b""
+        self._process: subprocess.Popen[bytes] | None = None
+        if shutil.which("nvidia-smi"):
+            self._begin()
+
+    def _begin(self) -> None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or "0"
         query = "--query-gpu=timestamp,utilization.gpu,memory.used"
         command = ["nvidia-smi", "-i", visible.split(",")[0], query, "--format=csv,noheader,nounits"]
         self._before = _samples(subprocess.run(command, capture_output=True, text=True).stdout)
-        self.most_memory: float | None = None
-        """MiB beyond what was in use before, once ended."""
-        self._heard = b""
         master, slave = os.openpty()  # a program that is stopped keeps the lines that it has not yet flushed
-        self._process = subprocess.Popen([*command, "-lms", "100"], stdout=slave)
+        # a session of its own: neither Ctrl-C nor a closed terminal ends it before the last sample is read
+        self._process = subprocess.Popen([*command, "-lms", "100"], stdout=slave, start_new_session=True)
+        self._guard.add(self._process.pid)
         os.close(slave)
         self._listener = threading.Thread(target=self._listen, args=(master,), daemon=True)
         self._listener.start()
@@ -221,9 +202,11 @@ class Gpu:
 
     def end(self) -> list[tuple[float, float]]:
         """Moments, and the share of the time before each in which no kernel ran."""
-        self._process.terminate()
-        self._process.wait()
-        self._listener.join()
+        if self._process:
+            self._process.terminate()
+            self._process.wait()
+            self._guard.drop(self._process.pid)
+            self._listener.join()
         samples = _samples(self._heard.decode())
         if samples and self._before:
             self.most_memory = max(memory for *_, memory in samples) - self._before[0][2]

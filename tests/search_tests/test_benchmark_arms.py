@@ -17,7 +17,8 @@ from search.cli import app
 from spaces.space import Space
 from studies.record import Outcome
 
-arms, report, throughput, watching = map(script, ("arms", "throughput_report", "throughput", "watching"))
+arms, guarding, report = map(script, ("arms", "guarding", "throughput_report"))
+throughput, watching = map(script, ("throughput", "watching"))
 SIZES = ("--images", "synthetic", "--size", "40", "--val-size", "20")
 BEGIN = 1_800_000_000.0
 
@@ -49,9 +50,13 @@ def test_every_command_of_a_gpu_is_one_that_its_program_takes(on_cuda):
             check_script(*words)
 
 
-def check_search(words):
+def search_options(words):
     name, *options = words
-    given = typer.main.get_command(app).commands[name].make_context(name, options).params
+    return typer.main.get_command(app).commands[name].make_context(name, options).params
+
+
+def check_search(words):
+    given = search_options(words)
     assert given["device"] == "cuda:0"
     assert Path(given["dataset"]).is_dir()
     assert Space.load(given["space"])
@@ -95,7 +100,9 @@ time.sleep(600)
 """
     file = tmp_path / "child"
     command = [sys.executable, "-c", program]
-    ran = watching.watch(command, tmp_path, "cpu", lambda: file.exists() and file.read_text() != "")
+    with guarding.Guard() as guard:
+        is_over = lambda: file.exists() and file.read_text() != ""  # noqa: E731
+        ran = watching.watch(command, tmp_path, "cpu", guard, is_over)
     assert ran.cut_off
     assert arms.lines(ran) == [{"a": 1}]
     assert not is_alive(int(file.read_text()))
@@ -110,7 +117,8 @@ def is_alive(process):
 
 
 def test_a_command_that_ends_by_itself_is_not_cut_off(tmp_path):
-    ran = watching.watch([sys.executable, "-c", "print(1)"], tmp_path, "cpu")
+    with guarding.Guard() as guard:
+        ran = watching.watch([sys.executable, "-c", "print(1)"], tmp_path, "cpu", guard)
     assert (ran.code, ran.output, ran.cut_off) == (0, "1\n", False)
 
 
@@ -235,7 +243,9 @@ def test_a_file_is_continued_with_the_arms_that_have_no_figures(tmp_path, on_cud
         {"arm": "ours-auto", "round": 1, "cut_off": True, "trials_measured": 3},
         {"arm": "plain-8", "round": 1, "error": "cut off after 9 s, with nothing finished"},
     ]
-    file.write_text(json.dumps({"settings": settings, "measurements": done}))
+    done = [one | {"group": "search"} for one in done]
+    stored = {"benchmark": "throughput-cuda", "settings": settings, "measurements": done}
+    file.write_text(json.dumps(stored))
     measurements = throughput.earlier(file, settings)
     due = [
         name
@@ -267,6 +277,7 @@ def test_tables_say_what_was_cut_off_and_what_ran_without_graphs():
     cut = measured("ours-auto", trials_measured=7, cut_off=True, eager=2, eager_reason="no | memory")
     table = report.searches(report.Results([cut, measured("ours-1")], "cuda"), SETTINGS)
     assert row_of(table, "ours-auto")["trials measured"] == "7 (cut off)"
+    table = report.loads(report.Results([cut, measured("ours-1")], "cuda"))
     assert row_of(table, "ours-auto")["without graphs"] == "2 of 7"
     assert row_of(table, "ours-1")["without graphs"] == "0 of 20"
     assert table.notes == ["ours-auto ran without CUDA graphs: no | memory"]
@@ -277,8 +288,30 @@ def test_tables_say_what_was_cut_off_and_what_ran_without_graphs():
 
 
 def test_nothing_is_said_of_graphs_where_there_are_none():
-    table = report.searches(report.Results([measured("ours-1")], "cpu"), SETTINGS)
+    table = report.loads(report.Results([measured("ours-1")], "cpu"))
     assert row_of(table, "ours-1")["without graphs"] == "-"
+
+
+def test_no_header_is_broken_in_a_word_at_the_width_of_the_tables(capsys):
+    most = {"trials_per_hour": 12345.6, "images_per_second": 123456.7, "epoch_images_per_second": 123456.7}
+    shares = {"idle_share": 0.456, "searching_idle_share": 0.456, "peak_memory_mib": 12345.6}
+    most |= shares | {"first_result_seconds": 123.4, "others_share": 0.123, "trials_measured": 13}
+    least = {key: 0.97 * value for key, value in most.items()}
+    first, second = most | {"cut_off": True}, least | {"round": 2, "trials_measured": 14, "cut_off": True}
+    results = report.Results([measured("ours-1-eager", **one) for one in (first, second)], "cuda")
+    tables = [report.searches(results, SETTINGS), report.loads(results)]
+    for table in tables:
+        table.show()
+    words = capsys.readouterr().out.split()
+    assert {word for table in tables for column in table.columns for word in column.split()} <= set(words)
+
+
+@pytest.mark.parametrize("slots", [3, 5, 16])
+def test_every_number_of_slots_can_be_asked_for_on_a_gpu(tmp_path, slots):
+    setup = arms.Setup("cuda", "cifar10", None, None, 45_000, 8, 512, 20, tmp_path)
+    (arm,) = throughput.chosen(arms.all_arms(setup, {0: 1}), [f"ours-{slots}"])
+    assert arm.command[-2:] == ("--per-gpu", str(slots))
+    assert search_options(arm.command[3:])["per_gpu"] == slots
 
 
 def test_the_bar_of_the_pruned_search_says_that_its_time_is_an_estimate():
