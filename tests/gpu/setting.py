@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from command import ROOT, Parser, images_folder
 
-ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from recorded_graph import cuda_lanes_on_the_cpu  # noqa: E402
@@ -50,6 +50,12 @@ class Setting:
         return torch.device(self.pick("cuda:0", "cpu"))
 
     @property
+    def out(self) -> Path:
+        """The folder of the results; those of a rehearsal are kept apart. The full path, since stages run in
+        folders of their own."""
+        return Path(os.environ.get("OUT", "."), self.pick("", "rehearsal")).absolute()
+
+    @property
     def options(self) -> list[str]:
         """What the scripts that are called from here are told."""
         return self.pick([], ["--rehearse"])
@@ -62,27 +68,18 @@ class Setting:
         return CudaLane(self.device, graphs)
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """Of a script that can be rehearsed; ``--rehearse`` is given on as ``rehearse``."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
-    made.add_argument("--rehearse", action="store_true", help="at a tiny size on a CPU, with recorded graphs")
-    return made
-
-
-def out() -> Path:
-    """Where results go."""
-    return Path(os.environ.get("OUT", "."))
-
-
-def images_folder() -> str:
-    """Real images, as ``train/CLASS/*``."""
-    return os.environ["CIFAR_SEARCH_TEST_IMAGES"]
+def setting_of(made: Parser, arguments: argparse.Namespace) -> Setting:
+    """As the command line says; what is meant in earnest is refused where there is no GPU."""
+    if not (arguments.rehearse or torch.cuda.is_available()):
+        made.error("torch finds no GPU here; --rehearse does the same on a CPU")
+    return Setting(arguments.rehearse)
 
 
 def real_images(setting: Setting) -> ResidentData:
     """The images of the folder, a tenth of them to validate on."""
     data = load(DataRequest(images_folder()))
-    split = make_split(data.labels_N, data.n_train, None, setting.pick(None, 80), 0, data.classes)
+    val_size, train_size = setting.pick((None, None), (16, 48))
+    split = make_split(data.labels_N, data.n_train, val_size, train_size, 0, data.classes)
     return make_resident(data, split, setting.device)
 
 

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 import torch
-from setting import Setting, made_images, parser, vgg
+from command import parser
+from setting import Setting, made_images, setting_of, vgg
 
 from search.training.engine import Run
 from search.training.reports import EpochReport
@@ -29,8 +30,9 @@ TOLERANCE = 0.05
 
 def main() -> None:
     """Compare, and end with 1 where the two differ or nothing was captured."""
-    setting = Setting(parser(__doc__).parse_args().rehearse)
-    assert setting.rehearsing or torch.cuda.is_available(), "there is no GPU"
+    made = parser(__doc__)
+    setting = setting_of(made, made.parse_args())
+    torch.set_num_threads(1)  # as a worker has
     print(platform.python_version(), torch.__version__, device_name(), flush=True)
     print("for Triton:", for_triton(), flush=True)
     with setting.lanes_possible():
@@ -57,9 +59,10 @@ def for_triton() -> dict[str, str | bool | None]:
 def trained(setting: Setting, data: ResidentData, graphs: bool) -> list[EpochReport]:
     """The reports of a run. A capture that failed ends the script: nothing else would show it."""
     begin = time.perf_counter()
-    configuration = vgg(setting, 512, {"epochs": EPOCHS})
+    epochs = setting.pick(EPOCHS, 3)
+    configuration = vgg(setting, 512, {"epochs": epochs})
     run = Run(configuration, data, setting.device, 0, setting.lane(graphs))
-    reports = [run.train_epoch() for _ in range(EPOCHS)]
+    reports = [run.train_epoch() for _ in range(epochs)]
     short = [(round(each.train_loss, 4), each.val_accuracy, round(each.seconds, 4)) for each in reports]
     print("captured:" if graphs else "eager:", short, f"{time.perf_counter() - begin:.1f} s", flush=True)
     assert not (graphs and run.eager), f"nothing was captured: {run.eager}"

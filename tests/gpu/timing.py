@@ -41,6 +41,7 @@ class Trainings:
     """Steps that each run queues before the next one's turn; None: all of an epoch."""
 
     def __post_init__(self) -> None:
+        self.lanes = min(self.lanes, self.setting.pick(self.lanes, 2))
         self.places = [self.setting.lane(self.graphs) for _ in range(self.lanes)]
         place = self.setting.device
         self.runs = [Run(self.config, self.data, place, seed, lane) for seed, lane in enumerate(self.places)]
@@ -63,6 +64,11 @@ class Trainings:
         """Of an epoch."""
         return len(self.data.train_indices) // self.config.training.batch_size
 
+    @property
+    def eager(self) -> str:
+        """Why the first of those runs that were not captured was not; empty if all were."""
+        return next((run.eager for run in self.runs if run.eager), "")
+
     def wait(self) -> None:
         for lane in self.places:
             lane.wait()
@@ -74,7 +80,7 @@ class Trainings:
 
 
 def timed(
-    setting: Setting, data: ResidentData, config: Configuration, epochs: int = 4, **how: Any
+    setting: Setting, config: Configuration, data: ResidentData, epochs: int = 4, **how: Any
 ) -> Figures:
     """Seconds of an epoch in the steady state; ``how``: lanes, graphs and slice of ``Trainings``."""
     forget()
@@ -103,7 +109,7 @@ def figures(trainings: Trainings, wall: float, reports: list[EpochReport]) -> Fi
         "ms_per_step_one_lane": 1e3 * images / reports[-1].images_per_second / trainings.steps,
         "host_queue_ms": 1e3 * statistics.median(trainings.queueing[WARM:]),
         "val_accuracy": reports[-1].val_accuracy,
-        "eager": trainings.runs[0].eager,
+        "eager": trainings.eager,
         "steps": trainings.steps,
         "peak_gib": torch.cuda.max_memory_reserved() / 2**30,
     }
@@ -116,25 +122,31 @@ def forget() -> None:
     _ = torch.cuda.is_available() and torch.cuda.reset_peak_memory_stats()
 
 
-def same_bits(setting: Setting, data: ResidentData, config: Configuration) -> Figures:
+def same_bits(setting: Setting, config: Configuration, data: ResidentData) -> Figures:
     """Whether two captured trainings of one seed, and an eager one, come to the same weights."""
-    one, again, eager = (weights_after(setting, data, config, graphs) for graphs in (True, True, False))
+    (one, why_eager), (again, _), (eager, _) = (
+        weights_after(setting, config, data, graphs) for graphs in (True, True, False)
+    )
     return {
         "same_bits": torch.equal(one, again),
         "largest_difference": (one - again).abs().max().item(),
         "same_bits_eager": torch.equal(one, eager),
         "largest_difference_eager": (one - eager).abs().max().item(),
+        "eager": why_eager,
     }
 
 
-def weights_after(setting: Setting, data: ResidentData, config: Configuration, graphs: bool) -> torch.Tensor:
+def weights_after(
+    setting: Setting, config: Configuration, data: ResidentData, graphs: bool
+) -> tuple[torch.Tensor, str]:
+    """Of a short training, and why it was not captured."""
     trainings = Trainings(setting, config, data, graphs=graphs)
     for _ in range(WARM + 1):
         trainings.train()
-    return trainings.weights()
+    return trainings.weights(), trainings.eager
 
 
-def bias_epochs(setting: Setting, data: ResidentData, config: Configuration) -> Figures:
+def bias_epochs(setting: Setting, config: Configuration, data: ResidentData) -> Figures:
     """Seconds of the epochs in which the whitening's bias learns, and of those after it is fixed."""
     trainings = Trainings(setting, config, data)
     seconds = [trainings.train()[0].seconds for _ in range(2 * trainings.config.model.whitening_bias_epochs)]
@@ -143,16 +155,17 @@ def bias_epochs(setting: Setting, data: ResidentData, config: Configuration) -> 
         "learning": statistics.median(learning[1:]),
         "fixed": statistics.median(fixed[1:]),
         "all": seconds,
-        "eager": trainings.runs[0].eager,
+        "eager": trainings.eager,
     }
 
 
-def kernels(setting: Setting, data: ResidentData, config: Configuration) -> Figures:
+def kernels(setting: Setting, config: Configuration, data: ResidentData) -> Figures:
     """How many kernels a step has and what each takes, by name: replayed, and launched one by one."""
-    return {
+    found = {
         name: kernels_of(setting, Trainings(setting, config, data, graphs=graphs))
         for name, graphs in (("replayed", True), ("launched", False))
     }
+    return {**found, "eager": found["replayed"]["eager"]}
 
 
 def kernels_of(setting: Setting, trainings: Trainings) -> Figures:
