@@ -63,7 +63,7 @@ class Command:
             stdout=output,
             stderr=output,
             start_new_session=True,
-            preexec_fn=_take_terminal if terminal else _as_in_a_shell,
+            preexec_fn=_take_terminal if terminal else as_in_a_shell,
         )
         os.close(output)
 
@@ -100,16 +100,18 @@ class Command:
         return soon(lambda: not self.others())
 
 
-def _as_in_a_shell() -> None:
-    """Let a terminal that is closed end the process, though it may not end the tests (nohup)."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def as_in_a_shell() -> None:
+    """Let Ctrl-C, and a terminal that is closed, end the process, though they may not end the tests (nohup,
+    or a job in the background)."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _take_terminal() -> None:
     import fcntl
     import termios
 
-    _as_in_a_shell()
+    as_in_a_shell()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from benchmark_scripts import BENCHMARKS, script
+from running import as_in_a_shell
 
 guarding, options = map(script, ("guarding", "throughput_options"))
 throughput, watching = map(script, ("throughput", "watching"))
@@ -148,6 +149,7 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=as_in_a_shell,
         )
 
     def folders(self):
@@ -312,6 +314,7 @@ def python(folder, program, **environment):
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=as_in_a_shell,
     )
 
 

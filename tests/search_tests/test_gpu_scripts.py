@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 import typer
+from running import as_in_a_shell
 
 from search.cli import app
 
@@ -462,7 +463,12 @@ def test_a_script_that_is_told_to_end_leaves_no_process(tmp_path: Path, number: 
     environment = os.environ | {"PYTHONPATH": str(ROOT / "tests" / "gpu")}
     command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path)]
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=as_in_a_shell,
     ) as script:
         processes = [below(tmp_path / name) for name in ("stubborn.log", "deaf.log")]
         assert all(map(is_alive, processes))
