@@ -158,10 +158,8 @@ class Stages:
         self._stop_if_told()
         limit = min(stage.limit, self.left)
         print(f"-> {stage.name}: at most {limit:.0f} s, {self.left:.0f} s left", flush=True)
-        path, mark = (
-            os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-            uuid.uuid4().hex,
-        )
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        mark = uuid.uuid4().hex
         environment = os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", MARK: mark}
         with self._log(stage).open("wb") as log:
             process = subprocess.Popen(
