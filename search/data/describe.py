@@ -11,10 +11,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from search.data.images import ImageData, Images, Labels, Sums, channel_sums
+from search.data.images import ImageData, Labels
 from search.data.split import Split
 
-CHUNK = 2000
 Statistics: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
 """mean_C and std_C (of the population) of pixels scaled to [0, 1]. Rounded once: all sums are of integers."""
 
@@ -22,26 +21,9 @@ Statistics: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
 def statistics_of(data: ImageData, indices_M: Labels) -> Statistics:
     """Mean and standard deviation of each channel over the chosen images of a data set: no pixel is read."""
     _, height, width, _ = data.images_NHWC.shape
-    return _statistics(data.sums_N2C[indices_M].sum(axis=0), len(indices_M) * height * width)
-
-
-def channel_statistics(images_NHWC: Images, indices_M: Labels) -> Statistics:
-    """The same as ``statistics_of``, from the images themselves.
-
-    Args:
-        images_NHWC: uint8.
-        indices_M: which images count.
-    """
-    _, height, width, channels = images_NHWC.shape
-    sums_2C = np.zeros((2, channels), np.int64)
-    for start in range(0, len(indices_M), CHUNK):
-        sums_2C += channel_sums(images_NHWC[indices_M[start : start + CHUNK]]).sum(axis=0)
-    return _statistics(sums_2C, len(indices_M) * height * width)
-
-
-def _statistics(sums_2C: Sums, pixels: int) -> Statistics:
+    pixels = len(indices_M) * height * width
     # integers of Python, which no square overflows and no difference cancels
-    of_values, of_squares = sums_2C.tolist()
+    of_values, of_squares = data.sums_N2C[indices_M].sum(axis=0).tolist()
     variances = (pixels * q - s * s for s, q in zip(of_values, of_squares, strict=True))
     mean_C = np.array([s / (255 * pixels) for s in of_values])
     return mean_C, np.array([math.sqrt(v / (255 * pixels) ** 2) for v in variances])

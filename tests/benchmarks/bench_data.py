@@ -47,7 +47,7 @@ def prepare(images: str, train_size: int | None, val_size: int | None, folder: P
 
     Afterwards ``cifar-search`` finds the images decoded as well.
     """
-    from search.data.describe import channel_statistics
+    from search.data.describe import statistics_of
     from search.data.sources import DataRequest, load
     from search.data.split import make_split
 
@@ -59,7 +59,7 @@ def prepare(images: str, train_size: int | None, val_size: int | None, folder: P
     split = make_split(data.labels_N, data.n_train, val_size, train_size, SEED, data.classes)
     train, val = split.train_indices, split.val_indices
     images_NHWC, labels_N = data.images_NHWC, data.labels_N
-    statistics = [np.asarray(values) for values in channel_statistics(images_NHWC, train)]
+    statistics = [np.asarray(values) for values in statistics_of(data, train)]
     arrays = Arrays(images_NHWC[train], labels_N[train], images_NHWC[val], labels_N[val], *statistics)
     for name, array in vars(arrays).items():
         np.save(folder / f"{name}.npy", array)

@@ -123,20 +123,26 @@ def test_a_failure_without_words_is_told_by_its_type() -> None:
     assert (graphed.eager, len(drawn)) == ("RuntimeError", 5)
 
 
-def test_graphs_whose_capture_failed_live_as_long_as_the_process() -> None:
-    """In torch 2.11 the allocator of pinned memory goes on asking them."""
-    made: list[weakref.ref[object]] = []
+def note_graphs(patch: pytest.MonkeyPatch, made: list[weakref.ref[object]]) -> None:
+    """Keep a weak reference to every graph that is made."""
 
     class Noted(RecordedGraph):
         def __init__(self) -> None:
             super().__init__()
             made.append(weakref.ref(self))
 
+    patch.setattr(torch.cuda, "CUDAGraph", Noted)
+
+
+def test_graphs_whose_capture_failed_live_as_long_as_the_process() -> None:
+    """In torch 2.11 the allocator of pinned memory goes on asking them."""
+    made: list[weakref.ref[object]] = []
+
     def waiting() -> None:
         torch.ones(1).item()
 
     with cuda_lanes_on_the_cpu(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cuda, "CUDAGraph", Noted)
+        note_graphs(patch, made)
         lane = CudaLane(CPU)
         graphed = lane.repeated(RandomStream(0, CPU), 1)
         for _ in range(3):
@@ -154,16 +160,11 @@ def test_graphs_whose_capture_was_ended_go_with_their_memory() -> None:
     """As where memory runs out: a second attempt needs what the first one had."""
     made: list[weakref.ref[object]] = []
 
-    class Noted(RecordedGraph):
-        def __init__(self) -> None:
-            super().__init__()
-            made.append(weakref.ref(self))
-
     def too_much() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with cuda_lanes_on_the_cpu(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cuda, "CUDAGraph", Noted)
+        note_graphs(patch, made)
         lane = CudaLane(CPU)
         graphed = lane.repeated(RandomStream(0, CPU), 0)
         with pytest.raises(torch.OutOfMemoryError):
