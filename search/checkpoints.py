@@ -18,8 +18,7 @@ from typing import Any
 
 import torch
 
-from studies.base import Study
-from studies.folders import CHECKPOINTS, folder_of
+from studies.files import whole
 
 EVERY = 10.0
 """Seconds between two checkpoints of a trial, at least."""
@@ -50,17 +49,12 @@ class Checkpoints:
         torch.save({"training": training, "state": state}, payload)
         content = payload.getbuffer()
         self._folder.mkdir(parents=True, exist_ok=True)
-        draft = self._folder / f".{slot}.{os.getpid()}{_SUFFIX}"
-        try:
-            with draft.open("wb") as file:
-                file.write(b"%s %s\n" % (_FORMAT, hashlib.sha256(content).hexdigest().encode()))
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._file(slot))
-            _sync_folder(self._folder)
-        finally:
-            draft.unlink(missing_ok=True)
+        with whole(self._file(slot)) as file:
+            file.write(b"%s %s\n" % (_FORMAT, hashlib.sha256(content).hexdigest().encode()))
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_folder(self._folder)
 
     def load(self, slot: int, training: str, device: torch.device) -> dict[str, Any] | None:
         """The slot's state, on a device; None if there is none that is whole and of this training."""
@@ -89,7 +83,7 @@ class Checkpoints:
         self._tidy()
 
     def _delete(self, slots: Container[int]) -> None:
-        for file in self._folder.glob(f"*{_SUFFIX}"):
+        for file in self._folder.glob(f"*{_SUFFIX}*"):
             slot = file.name.removeprefix(".").partition(".")[0]
             if slot.isdecimal() and int(slot) in slots:
                 with suppress(OSError):
@@ -103,11 +97,6 @@ class Checkpoints:
 
     def _file(self, slot: int) -> Path:
         return self._folder / f"{slot}{_SUFFIX}"
-
-
-def checkpoint_folder(storage_url: str, study: Study) -> Path:
-    """Where a study's checkpoints lie, for all its workers."""
-    return folder_of(storage_url, CHECKPOINTS) / study.mark
 
 
 def _sync_folder(folder: Path) -> None:

@@ -12,6 +12,7 @@ from search.crews import Crews, find_crews
 from search.data.request import DataRequest
 from search.interrupts import Interrupts
 from search.options import DEFAULT_STORAGE
+from search.output import agree
 from search.placement import ANYTHING, Resources
 from search.session import Screen, Session, sweep
 from search.tables import command_line, next_commands, summary_view
@@ -36,6 +37,8 @@ class SearchRequest:
     study: str | None = None
     trials: int | None = None
     """The study's total; None: 50, or the whole grid, or as many as fit ``timeout``."""
+    yes: bool = False
+    """Whether the total of a study that exists may be lowered without a question."""
     timeout: float | None = None
     """Seconds of searching."""
     epochs: int | None = None
@@ -142,22 +145,34 @@ def _prepare(
         files=file_hashes(adapted.space),
         changes=adapted.changes,
     )
-    total = _total(request, adapted.space)
+    total, unsaid = _total(request, adapted.space), request.trials is None and request.timeout is None
     name = request.study or f"{request.space.name}-{data.name}"
     if exists:
         with closing(open_storage(request.storage_url, create=False)) as looked_at:
-            check_continuation(looked_at, name, record)
+            there = check_continuation(looked_at, name, record)
+            if there is not None and not unsaid:
+                _agree_to_lower(there, total, request.yes)
     interrupts.check()
     storage = open_storage(request.storage_url, create=True)
-    unsaid = request.trials is None and request.timeout is None
     study = open_study(storage, name, record, total, keep_total=unsaid)
     total = study.total()
     method = _method(request, study, screen)
     order = WorkerOrder(request.storage_url, name, request.data, placement.for_slots(total), *method)
     _announce(study, order, screen)
+    for note in (*data.notes, *([data.test_fault] if data.test_fault else [])):
+        screen.say(f"note: {note}")
     if crews.here:
         note_differences(study, placement.devices[0], screen)
     return order, study
+
+
+def _agree_to_lower(study: SearchStudy, total: int | None, yes: bool) -> None:
+    """Ask before a study owes fewer trials than it did, which also ends the work of others on it."""
+    if not study.would_be_lowered(total):
+        return
+    owed, closed = study.total() or "any number of", study.slots().closed()
+    with within("--trials"):
+        agree(f"study {study.name!r} owes {owed} trials and has closed {closed}: lower it to {total}?", yes)
 
 
 def _total(request: SearchRequest, space: Space) -> int | None:

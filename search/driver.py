@@ -60,12 +60,15 @@ class Driver:
         worker: str,
         drawing: Drawing,
         kept: Kept = NOTHING,
+        leader: str | None = None,
     ) -> None:
-        """Get ready; ``worker`` is the process's name, ``kept`` what trials keep in files."""
+        """Get ready; ``worker`` is the process's name, ``leader`` that of the one that sees it end, ``kept``
+        what trials keep in files."""
         self._study = study
         self._data = data
         self._places = [_Place(lane) for lane in lanes]
         self._worker = worker
+        self._leader = leader
         self._drawing = drawing
         self._kept = kept
         self._reports = LiveReports(study)
@@ -117,7 +120,7 @@ class Driver:
 
     def _claim(self) -> Claim | None:
         try:
-            return self._study.claim(self._worker, self._drawing, self._watch_drawing)
+            return self._study.claim(self._worker, self._drawing, self._watch_drawing, self._leader)
         finally:
             self._drawn = None
 
@@ -129,7 +132,7 @@ class Driver:
         """Give signs of life for what is held here."""
         held = [place.claim for place in self._places] + self._ahead + [new]
         drawn = [] if self._drawn is None else [self._drawn]
-        self._heartbeat.watch([claim.trial_id for claim in held if claim] + drawn)
+        self._heartbeat.watch(self._study.uids([claim.trial_id for claim in held if claim] + drawn))
 
     def _launch_epochs(self) -> None:
         for place in list(self._places):  # one that is crowded out leaves it

@@ -6,11 +6,11 @@ import json
 import shlex
 from dataclasses import asdict, replace
 
-from rich.console import Console
 from rich.text import Text
 
 from search.effects_view import effects_view, next_lines
 from search.options import DEFAULT_STORAGE
+from search.output import make_console
 from spaces.text import within
 from studies.effects import Effects, read_effects
 from studies.storage import open_storage
@@ -30,8 +30,7 @@ def show_effects(storage_url: str, name: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(effects), indent=2, allow_nan=False))  # noqa: T201  a script reads this
         return
-    console = Console()
-    console = console if console.is_terminal else Console(width=140)
+    console = make_console()
     console.print(effects_view(effects))
     console.print()
     for line in next_lines(effects):

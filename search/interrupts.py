@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 EXIT_CODE = 130
 """Of a command that Ctrl-C ended, as shells have it."""
+AT_ONCE = 3.0
+"""Seconds from the second interruption until something else ends what does not end by itself."""
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+_endings: list[Callable[[], object]] = []
+"""What is done before this process ends at once."""
+
+
+def before_leaving(act: Callable[[], object]) -> bool:
+    """Do this too where an interruption ends the process at once; false if it was to be done already."""
+    if act in _endings:
+        return False
+    _endings.append(act)
+    return True
 
 
 class Interrupts:
@@ -27,7 +45,7 @@ class Interrupts:
 
     def listen(self) -> None:
         """Take the signals; again, where a library has taken them."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _STOPPING:
             signal.signal(number, self._interrupted)
 
     def _interrupted(self, _number: int, _frame: FrameType | None) -> None:
@@ -53,9 +71,46 @@ class Interrupts:
         finally:
             self._act = _raise
 
+    @contextmanager
+    def ended_by_the_second(self, end: Callable[[], None]) -> Iterator[None]:
+        """While the block runs, let another thread call ``end`` if the block is not over soon after the
+        second interruption: what the main thread waits for may never come.
+
+        Python's C code tells the thread of signals, so also while the main thread waits in that of a library.
+        """
+        signals, told = socket.socketpair()
+        told.setblocking(False)
+        over = threading.Event()
+        before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=_await_second, args=(signals, self.count, over, end), daemon=True).start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            over.set()
+            told.close()
+
+
+def _await_second(signals: socket.socket, count: int, over: threading.Event, end: Callable[[], None]) -> None:
+    with signals:
+        while count < 2:
+            if not (numbers := signals.recv(64)):
+                return
+            count += sum(number in _STOPPING for number in numbers)
+    if not over.wait(AT_ONCE):
+        end()
+
 
 def _leave() -> None:
-    os.write(2, b"cifar-search: interrupted\n")
+    with suppress(OSError):
+        os.write(2, b"cifar-search: interrupted\n")
+    leave_at_once()
+
+
+def leave_at_once() -> NoReturn:
+    """End this process, from whatever thread, with what was started beside it and nothing else."""
+    for act in _endings:
+        act()
     os._exit(EXIT_CODE)
 
 

@@ -15,7 +15,7 @@ from spaces.config import Configuration
 from spaces.text import within
 from studies.base import Study
 from studies.folders import CHECKPOINTS, check_folder
-from studies.opening import open_existing
+from studies.opening import open_existing, open_to_check
 from studies.plan import PlanStudy
 from studies.storage import open_storage
 from studies.study import SearchStudy
@@ -32,10 +32,15 @@ def join(where: Where, name: str, timeout: float | None, screen: Screen, interru
         ValueError: if there is no such study, or its data are not here.
     """
     prepare_workers()
+    from search.hardware import note_differences
+
+    with within("--storage"):
+        looked_at = open_to_check(where.storage_url)
+    order = _order(where, open_existing(looked_at, name), screen, interrupts)
     with within("--storage"):
         storage = open_storage(where.storage_url, create=False, write=True)
     study = open_existing(storage, name)
-    order = _order(where, study, screen, interrupts)
+    note_differences(study, order.placement.devices[0], screen)
     closed, total = study.slots().closed(), study.total()
     screen.say(f"study {name!r}: {closed} of {total or 'unlimited'} trials closed; {order.placement.text()}")
     if study.is_complete():
@@ -54,15 +59,13 @@ def join(where: Where, name: str, timeout: float | None, screen: Screen, interru
 def _order(
     where: Where, study: SearchStudy | PlanStudy, screen: Screen, interrupts: Interrupts
 ) -> WorkerOrder:
-    """What the workers do, after a look at the data: they must be those of the study."""
-    from search.hardware import note_differences
+    """What the workers do, after a look at the data: they must be those of the study. Writes nothing."""
     from search.prepare import shape_of
 
     check_folder(where.storage_url, CHECKPOINTS)
     request, data = load_recorded(where, study.data, screen, interrupts)
     interrupts.check()
     placement = place(where.resources, _typical(study), shape_of(data)).for_slots(_owed(study))
-    note_differences(study, placement.devices[0], screen)
     method = (study.record.sampler, study.pruner) if isinstance(study, SearchStudy) else ("random", "none")
     return WorkerOrder(where.storage_url, study.name, request, placement, *method)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, JustifyMethod
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +17,7 @@ from search.data.preview import COLUMNS, draw_grid, first_of_each
 from search.data.request import DataRequest
 from search.data.sources import load
 from search.data.split import make_split
+from search.output import make_console
 from search.screen import make_screen
 from spaces.domain import Value
 from spaces.space import Space
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
     from studies.study import SearchStudy
 
 
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=140)
+PAGE = 100
+"""Trials whose curves are shown at once."""
 
 
 def _print_json(value: object) -> None:
@@ -109,22 +109,20 @@ def _configurations(space: Space, count: int) -> list[dict[str, Value]]:
 
 def _print_rows(rows: list[dict[str, Value]]) -> None:
     """What the rows of a preview were augmented by."""
-    console = _console()
+    console = make_console()
     for number, values in enumerate(rows, start=1):
         shown = {name: value for name, value in values.items() if name.startswith("augmentation")}
         console.print(Text(f"row {number}: {settings(shown) or 'as in the base'}"), soft_wrap=True)
 
 
 def _print_description(description: dict[str, Any]) -> None:
-    console = _console()
+    console = make_console()
     size = f"{description['height']}x{description['width']}, {description['channels']} channel(s)"
     train, val = sum(description["train"].values()), sum(description["validation"].values())
     lines = {
         "data set": f"{description['name']}: {description['images']} images of {size}",
         "split": f"{train} to train, {val} to validate (seed {description['split']['seed']})",
-        "test": "there, unopened"
-        if description["has_test"]
-        else "none: retrain will have nothing to test on",
+        "test": "there, unopened" if description["has_test"] else _without_test(description["test_fault"]),
         "mean": ", ".join(f"{value:.4f}" for value in description["mean"])
         + " (of the training images in [0, 1])",
         "std": ", ".join(f"{value:.4f}" for value in description["std"]),
@@ -132,13 +130,21 @@ def _print_description(description: dict[str, Any]) -> None:
         "converted": ", ".join(f"{n} {mode}" for mode, n in description["converted"].items()) or "none",
         "hash": description["hash"],
     }
-    for key, value in lines.items():
+    for key, value in (*lines.items(), *(("note", note) for note in description["notes"])):
         console.print(Text(f"{key + ':':<11}{value}"), soft_wrap=True)
     table = Table("class", "train", "validation", title=f"{len(description['classes'])} classes")
     for name in description["classes"]:
         counts = (str(description[part][name]) for part in ("train", "validation"))
         table.add_row(Text(name), *counts)
     console.print(table)
+
+
+def _without_test(fault: str) -> str:
+    return (
+        f"there, but retrain will refuse it: {fault}"
+        if fault
+        else "none: retrain will have nothing to test on"
+    )
 
 
 def list_studies(storage_url: str, as_json: bool) -> None:
@@ -164,11 +170,21 @@ def list_studies(storage_url: str, as_json: bool) -> None:
             str(row.total or ("unlimited" if ours else "-")),
             percent(row.best),
         )
-    _console().print(table)
+    make_console().print(table)
 
 
-def show_study(storage_url: str, name: str, as_json: bool) -> None:
-    """Print a study: its leaderboard and its trials' curves."""
+def show_study(storage_url: str, name: str, as_json: bool, page: int | None = None) -> None:
+    """Print a study: its leaderboard, and its trials' curves.
+
+    Args:
+        storage_url: where the study is.
+        name: the study's.
+        as_json: print JSON, with all trials.
+        page: which hundred of the trials' curves; None: the last.
+
+    Raises:
+        ValueError: if there is no such database, study or page.
+    """
     from search.tables import summary_view
     from studies.opening import open_existing
     from studies.plan import PlanStudy
@@ -179,13 +195,17 @@ def show_study(storage_url: str, name: str, as_json: bool) -> None:
     with within("--storage"):
         storage = open_storage(storage_url, create=False)
     study = open_existing(storage, name)
+    if page is not None and (as_json or isinstance(study, PlanStudy)):
+        raise ValueError("--page: is of the table of a search's trials: leave it out")
     if isinstance(study, PlanStudy):
         _show_plan(study, as_json)
         return
     if as_json:
-        _print_json(study_as_json(study))
+        for piece in study_as_json(study):
+            print(piece, end="")  # noqa: T201 (a script reads this)
         return
-    console, summary = _console(), summarize(study)
+    console, summary = make_console(), summarize(study)
+    shown = _page(summary.attempts, page)
     record = study.record
     console.print(Text(f"question: {summary.question}"))
     console.print(
@@ -196,7 +216,27 @@ def show_study(storage_url: str, name: str, as_json: bool) -> None:
         )
     )
     console.print(summary_view(summary))
-    console.print(_curves(study, convergence_target(summary)))
+    console.print(_curves(study, shown, convergence_target(summary)))
+    if len(shown) < summary.attempts:
+        console.print(
+            Text(
+                f"trials {shown[0]} to {shown[-1]} of {summary.attempts}; the others: --page 1 to "
+                f"{_pages(summary.attempts)}"
+            )
+        )
+
+
+def _pages(trials: int) -> int:
+    return max(1, -(-trials // PAGE))
+
+
+def _page(trials: int, page: int | None) -> range:
+    """The numbers of the trials on a page, counted from 1; None: on the last."""
+    pages = _pages(trials)
+    if page is not None and page > pages:
+        raise ValueError(f"--page: must be 1 to {pages}, of {PAGE} trials each, but got {page}")
+    first = ((page or pages) - 1) * PAGE
+    return range(first, min(first + PAGE, trials))
 
 
 def _show_plan(plan: PlanStudy, as_json: bool) -> None:
@@ -214,12 +254,12 @@ def _show_plan(plan: PlanStudy, as_json: bool) -> None:
     if as_json:
         _print_json(asdict(found) if found else None)
     elif found is None:
-        _console().print(Text(f"{plan.name}: not every configuration has been trained once yet"))
+        make_console().print(Text(f"{plan.name}: not every configuration has been trained once yet"))
     else:
-        _console().print(finalists_view(found) if isinstance(found, Finalists) else ablation_view(found))
+        make_console().print(finalists_view(found) if isinstance(found, Finalists) else ablation_view(found))
 
 
-def _curves(study: SearchStudy, target: float) -> Table:
+def _curves(study: SearchStudy, numbers: range, target: float) -> Table:
     from studies.convergence import convergence
     from studies.record import curve_of, outcome_of
 
@@ -241,7 +281,7 @@ def _curves(study: SearchStudy, target: float) -> Table:
     for column, justify in columns.items():
         table.add_column(column, justify=justify)
     table.add_column("settings", overflow="fold")
-    for trial in study.trials():
+    for trial in study.whole_trials(numbers):
         outcome, curve = outcome_of(trial), curve_of(trial)
         figures = convergence(curve, target)
         table.add_row(

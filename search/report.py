@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
-import typer
+from optuna.trial import FrozenTrial
 
 from search.options import DEFAULT_STORAGE
+from search.output import say
 from spaces.text import unknown, within
+from studies.base import Study
+from studies.files import write_text
 from studies.notes import add_note, check_text
-from studies.opening import open_existing
+from studies.opening import open_existing, open_to_check
 from studies.report import make_report, render, write_pictures, write_tables
 from studies.storage import open_storage
 
@@ -37,26 +39,14 @@ def write_report(
     with closing(storage):
         report = make_report(storage, names, storage_url, DEFAULT_STORAGE)
     with within("--output"):
-        _write(output, render(report))
-    typer.echo(f"report: {output}")
+        write_text(output, render(report))
+    say(f"report: {output}")
     if figures is not None:
         with within("--figures"):
             tables = write_tables(report, figures)
-        typer.echo(f"{len(tables)} tables: {figures}")
+        say(f"{len(tables)} tables: {figures}")
         pictures = write_pictures(report, figures, "svg" if picture_format == "svg" else "png")
-        typer.echo(f"{len(pictures)} pictures: {figures}")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write all of the file or nothing."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        part.write_text(text, encoding="utf-8", newline="\n")
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()
-        raise ValueError(f"{path}: cannot be written: {error.strerror}") from None
+        say(f"{len(pictures)} pictures: {figures}")
 
 
 def write_note(storage_url: str, name: str, text: str, number: int | None) -> None:
@@ -68,12 +58,24 @@ def write_note(storage_url: str, name: str, text: str, number: int | None) -> No
     with within("TEXT"):
         check_text(text)
     with within("--storage"):
+        looked_at = open_to_check(storage_url)
+    with closing(looked_at):
+        _noted_trial(open_existing(looked_at, name), number)
+    with within("--storage"):
         storage = open_storage(storage_url, create=False, write=True)
     with closing(storage):
         study = open_existing(storage, name)
-        trials = {trial.number: trial for trial in study.trials()}
-        if number is not None and number not in trials:
-            last = f"0 to {max(trials)}" if trials else "none yet"
-            raise ValueError(f"--trial: study {name!r} has trials {last}, but got {number}")
-        add_note(study, text, None if number is None else trials[number])
-    typer.echo(f"note added to {'the study' if number is None else f'trial {number} of'} {name}")
+        add_note(study, text, _noted_trial(study, number))
+    say(f"note added to {'the study' if number is None else f'trial {number} of'} {name}")
+
+
+def _noted_trial(study: Study, number: int | None) -> FrozenTrial | None:
+    """The trial that the note is on; None: it is on the study."""
+    if number is None:
+        return None
+    found = study.whole_trials([number])
+    if not found:
+        count = study.storage.get_n_trials(study.study_id)
+        there = f"0 to {count - 1}" if count else "none yet"
+        raise ValueError(f"--trial: study {study.name!r} has trials {there}, but got {number}")
+    return found[0]

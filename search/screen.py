@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from search.output import make_console
 from studies import progress as study_progress
 from studies.text import duration, percent, settings, sparkline
 
@@ -49,7 +50,8 @@ class PlainScreen(_Base):
         self._estimated = False
 
     def say(self, line: str) -> None:
-        print(line, file=self.console.file, flush=True)
+        """Show a line that stays, however long it is."""
+        self.console.print(Text(line), soft_wrap=True)
 
     def decoding(self, done: int, total: int) -> None:
         """Say that images were read, on the error stream, if there were enough for it to have taken time."""
@@ -172,6 +174,6 @@ def _counts(progress: study_progress.Progress) -> RenderableType:
 
 def make_screen() -> LiveScreen | PlainScreen:
     """A live screen if someone sits at a terminal, else plain lines."""
-    console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 140)
+    console = make_console()
     kind = LiveScreen if console.is_terminal else PlainScreen
     return kind(console)

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from search.output import make_console
+
 if TYPE_CHECKING:
     from spaces.space import Space
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=140)
 
 
 def list_spaces(questions: dict[str, str]) -> None:
@@ -24,14 +20,14 @@ def list_spaces(questions: dict[str, str]) -> None:
     table.add_column("question")
     for name, question in questions.items():
         table.add_row(name, Text(question))
-    console = _console()
+    console = make_console()
     console.print(table)
     console.print("\ncifar-search spaces NAME shows one; --yaml prints it, ready to copy and edit")
 
 
 def show_space(space: Space) -> None:
     """Print a space: its question, its parameters, and the base that they vary."""
-    console = _console()
+    console = make_console()
     for key in ("question", "command", "cost", "result"):
         console.print(Text(f"{key + ':':<10}{getattr(space, key)}"))
     if space.levels:

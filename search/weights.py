@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_model, save
 from torch import nn
+
+from studies.files import whole
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write all parameters and buffers; the file is either whole or not there."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    save_model(network, str(unfinished))
-    unfinished.replace(path)
+    content = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
+    with whole(path) as file:
+        file.write(content)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:

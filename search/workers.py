@@ -13,18 +13,22 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from search.data.request import DataRequest
+from search.fork_server import end_with_this_process
 from search.memory import keep_freed_memory
+from search.output import open_streams
 from search.placement import Placement
+from search.sockets import keep_sockets_short
 from studies.processes import process_name
-from studies.record import Drawing
-from studies.urls import StorageError
+from studies.record import Drawing, Reason
+from studies.urls import GoneError, StorageError
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -41,6 +45,8 @@ class WorkerOrder:
     pruner: str
     keep: Path | None = None
     """Folder for the trained weights of the trials that are to be kept; None: none is."""
+    leader: str | None = None
+    """The process that sees the worker end, by its name; None: nobody does."""
 
     @property
     def drawing(self) -> Drawing:
@@ -53,28 +59,29 @@ class Refusal(ValueError):
 
 
 def work(order: WorkerOrder, device_name: str, stopping: Callable[[], bool]) -> None:
-    """Claim and train slots until none is left or ``stopping()``.
+    """Claim and train slots until none is left, ``stopping()``, or the study is deleted.
 
     Raises:
-        Refusal: if the study's data are not what this worker reads, or it cannot keep checkpoints.
+        Refusal: if there is no such study, its data are not what this worker reads, or it cannot keep
+            checkpoints.
     """
     import torch
 
-    from search.checkpoints import Checkpoints, checkpoint_folder
+    from search.checkpoints import Checkpoints
     from search.driver import Driver
     from search.objective import Kept
     from search.prepare import StudyData
     from search.training.lanes import make_lane
     from studies.artifacts import ArtifactStore, artifact_folder
-    from studies.folders import CHECKPOINTS, check_folder
+    from studies.folders import CHECKPOINTS, check_folder, checkpoint_folder
     from studies.opening import open_existing
     from studies.storage import open_storage
 
     torch.set_num_threads(1)
     device = torch.device(device_name)
     storage = open_storage(order.storage_url, create=False, write=True, wait=True)
-    study = open_existing(storage, order.study, order.pruner)
     try:
+        study = open_existing(storage, order.study, order.pruner)
         check_folder(order.storage_url, CHECKPOINTS)
         data = StudyData(order.data, study.data, device)
     except ValueError as error:
@@ -85,13 +92,16 @@ def work(order: WorkerOrder, device_name: str, stopping: Callable[[], bool]) -> 
         checkpoints=Checkpoints(checkpoint_folder(order.storage_url, study)),
         artifacts=ArtifactStore(artifact_folder(order.storage_url)),
     )
-    Driver(study, data, lanes, process_name(os.getpid()), order.drawing, kept).drive(stopping)
+    driver = Driver(study, data, lanes, process_name(os.getpid()), order.drawing, kept, order.leader)
+    with suppress(GoneError):  # whoever leads the study finds out too, and tells
+        driver.drive(stopping)
 
 
 def _main(order: WorkerOrder, device: str) -> None:
     """The life of a worker process."""
     for number in (signal.SIGINT, signal.SIGHUP):  # the parent gets them too, and tells us, or ends
         signal.signal(number, signal.SIG_IGN)
+    open_streams()
     told: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
@@ -115,9 +125,14 @@ def prepare_workers() -> None:
     """Start the server that workers are forked from; it imports while the caller does something else.
 
     Signals to stop, which may reach all processes of a command, are left to the command: the server blocks
-    them, and so does a worker until it is ready to end well.
+    them, and so does a worker until it is ready to end well. The server ends with the command.
+
+    Raises:
+        ValueError: there is no place for the server's socket.
     """
     keep_freed_memory()
+    keep_sockets_short()
+    end_with_this_process()
     _context()
     resource_tracker.ensure_running()  # before, since starting it unblocks the signals
     blocked_before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
@@ -129,7 +144,7 @@ class Workers:
     """The worker processes of one command."""
 
     def __init__(self, order: WorkerOrder) -> None:
-        self._order = order
+        self._order = replace(order, leader=process_name(os.getpid()))
         self._context = _context()
         self._living: dict[str, tuple[int, BaseProcess]] = {}
         self.fill()
@@ -155,12 +170,13 @@ class Workers:
         """Wait until one has ended, or for ``timeout`` seconds."""
         connection.wait([process.sentinel for process in self._processes()], timeout)
 
-    def collect_dead(self) -> list[str]:
-        """Forget the workers that have ended; return the names of those that did not end well."""
+    def collect_dead(self) -> dict[str, Reason]:
+        """Forget the workers that have ended; the names of those that did not end well, and why."""
         ended = {name: process for name, (_, process) in self._living.items() if not process.is_alive()}
         for name in ended:
             del self._living[name]
-        return [name for name, process in ended.items() if process.exitcode != 0]
+        codes = {name: process.exitcode or 0 for name, process in ended.items()}
+        return {name: "killed" if code < 0 else "interrupted" for name, code in codes.items() if code}
 
     def stop(self) -> None:
         """Ask all to put their trials back at the end of the epoch and leave."""

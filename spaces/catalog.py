@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import yaml
@@ -19,18 +20,20 @@ def built_in() -> dict[str, str]:
 def find(name_or_path: str) -> tuple[str, str, str]:
     """The text of a space file, the source to name in complaints, and the name of the space.
 
-    A built-in space goes by its name; whatever ends in .yaml or .yml or has a slash is the path of a file.
+    A built-in space goes by its name; whatever ends in .yaml or .yml, has a slash, or is there is the path of
+    a file in YAML, of which JSON is a part.
 
     Raises:
         ValueError: for an unknown name or a file that cannot be read.
     """
-    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
-        return _read(Path(name_or_path)), name_or_path, Path(name_or_path).stem
     files = _files()
-    if name_or_path not in files:
-        raise unknown("space", name_or_path, files)
-    file = files[name_or_path]
-    return _read(file), file.name, name_or_path
+    if name_or_path in files:
+        file = files[name_or_path]
+        return _read(file), file.name, name_or_path
+    is_path = "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))
+    if is_path or os.path.exists(name_or_path):  # noqa: PTH110  pathlib fails for a name that is too long
+        return _read(Path(name_or_path)), name_or_path, Path(name_or_path).stem
+    raise ValueError(f"{unknown('space', name_or_path, files)}, or the path of a YAML file")
 
 
 def _files() -> dict[str, Path]:

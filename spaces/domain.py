@@ -6,16 +6,19 @@ is written in a space file. ``trial`` is anything with Optuna's three ``suggest_
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol
 
-from spaces.text import brief, short_number, unknown
+from spaces.text import brief, is_plain_text, short_number, unknown
 
 Value = bool | int | float | str
 """A parameter's value as Optuna stores it; of a named choice, the name."""
+LONGEST_CHOICE = 60_000
+"""Characters of all the options of a choice as JSON, which a database keeps in one row with each value."""
 
 
 class Trial(Protocol):
@@ -280,16 +283,22 @@ def _check_options(domain: Choice) -> None:
         for i, value in enumerate(settings):
             if value in settings[:i]:
                 raise ValueError(f"choice: no option may come twice, but got {brief(value)} again")
+    written = len(json.dumps(domain.options))
+    if written > LONGEST_CHOICE:
+        raise ValueError(
+            f"choice: its options must have at most {LONGEST_CHOICE} characters in all, written as JSON, but "
+            f"got {written}: give fewer or shorter ones"
+        )
 
 
 def _name(name: object) -> str:
-    if not isinstance(name, str) or not name or not name.isprintable():
+    if not isinstance(name, str) or not name or not is_plain_text(name):
         raise ValueError(f"choice: a name must be text (in quotes if need be), but got {brief(name)}")
     return name
 
 
 def _option(option: object) -> Value:
-    if isinstance(option, bool) or (isinstance(option, str) and option.isprintable()):
+    if isinstance(option, bool) or (isinstance(option, str) and is_plain_text(option)):
         return option
     if isinstance(option, int):
         return _integer(option, "choice")

@@ -9,13 +9,15 @@ from itertools import combinations
 from typing import Any, Literal
 
 from spaces.domain import Choice, Domain, Trial, Value, label, read_domain
-from spaces.text import brief, plain, unknown, within
+from spaces.text import brief, is_plain_text, plain, unknown, within
 from spaces.tree import PRESET
 
 Role = Literal["scientific", "nuisance"]
 Conditions = dict[str, tuple[Value, ...]]
 """Parents by name, and the options of each at which the parameter is active; all of them must hold."""
 
+LONGEST_NAME = 500
+"""Bytes of a parameter's name with its label; databases hold 512."""
 ROLES = ("scientific", "nuisance")
 _KEYS = ("float", "int", "choice", "step", "log", "role", "when", "each")
 
@@ -78,7 +80,7 @@ def read_parameters(tree: object) -> tuple[Parameter, ...]:
 
 def _read_one(name: object, spec: object) -> tuple[Parameter, str | None]:
     """The parameter as declared, with conditions not yet checked, and the parent that ``each`` names."""
-    if not isinstance(name, str) or not name.isprintable() or "" in name.split("@", 1):
+    if not isinstance(name, str) or not is_plain_text(name) or "" in name.split("@", 1):
         raise ValueError(f"a name must be a dotted path, or path@label, but got {brief(name)}")
     if not isinstance(spec, dict):
         raise ValueError(
@@ -160,6 +162,12 @@ def connect(parameters: Iterable[Parameter]) -> tuple[Parameter, ...]:
     for parameter in parameters:
         if parameter.name in by_name:
             raise ValueError(f"parameters.{parameter.name}: declared twice")
+        length = len(parameter.name.encode())
+        if length > LONGEST_NAME:
+            raise ValueError(
+                f"parameters.{brief(parameter.name)}: a name must have at most {LONGEST_NAME} bytes with its "
+                f"label, but got {length}: shorten the label, or the option that it is the name of"
+            )
         by_name[parameter.name] = parameter
     for name, parameter in by_name.items():
         with within(f"parameters.{name}"):

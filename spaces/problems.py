@@ -11,6 +11,15 @@ from pydantic_core import ErrorDetails
 from spaces.text import brief, nearest, plain, unknown
 from spaces.tree import sections
 
+_OUR_WORDS = {
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping of names to values",
+    "model_type": "must be a mapping of names to values",
+    "model_attributes_type": "must be a mapping of names to values",
+}
+"""In place of pydantic's, where those are about Python or JSON."""
+
 
 def describe(error: ValidationError, root: type[BaseModel]) -> str:
     """The first problem of reading a tree as ``root``: ``optimizer.lr: input should be ..., but got -1``."""
@@ -48,7 +57,7 @@ def _locate(loc: Iterable[int | str], root: type[BaseModel]) -> tuple[list[str],
 
 
 def _rule(problem: ErrorDetails) -> str:
-    rule = problem["msg"].removeprefix("Value error, ")
+    rule = _OUR_WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     rule = rule[:1].lower() + rule[1:]
     value = problem["input"]
     if problem["type"] == "value_error" or isinstance(value, dict):

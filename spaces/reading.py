@@ -7,7 +7,7 @@ from typing import Any
 from spaces.ablation import Together
 from spaces.config import Configuration
 from spaces.parameter import read_parameters
-from spaces.text import brief, unknown
+from spaces.text import PLAIN_TEXT, brief, is_plain_text, unknown
 
 PROSE = ("question", "command", "cost", "result")
 KEYS = (*PROSE, "base", "balance", "pruning_warmup", "first", "together", "parameters")
@@ -45,8 +45,8 @@ def _prose(tree: dict[str, Any], key: str) -> str:
     if not isinstance(text, str):
         raise ValueError(f"{key}: must be text, but got {brief(text)}")
     prose = " ".join(text.split())
-    if not prose.isprintable():
-        raise ValueError(f"{key}: must be printable text, but got {brief(prose)}")
+    if not is_plain_text(prose):
+        raise ValueError(f"{key}: must be {PLAIN_TEXT}, but got {brief(prose)}")
     return prose
 
 

@@ -22,6 +22,12 @@ _DEEPEST = 50
 _LARGEST = 1_000_000
 _NO_TEXT = re.compile(r"[\0\ud800-\udfff]")
 """What escapes in quotes can write, but no file, database or terminal can hold."""
+OBEYED = "\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+"""A class of characters: what a terminal obeys, but tab and newline, and what breaks or reorders a line."""
+_NOT_PLAIN = re.compile(f"[{OBEYED}\t\n\ud800-\udfff]")
+"""These, and what stands for bytes that are no UTF-8."""
+PLAIN_TEXT = "printable text, without control characters and bidirectional overrides"
+"""The rule of ``is_plain_text``, for refusals."""
 _INT = re.compile(r"[-+]?[0-9]+$")
 _FLOAT = re.compile(
     r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
@@ -97,9 +103,20 @@ def brief(value: object) -> str:
     return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 
+def is_plain_text(text: str) -> bool:
+    """Whether a name may be stored and shown as it is: any letters, spaces and joiners of any script, but no
+    control characters, line separators, bidirectional overrides, or bytes that are no UTF-8."""
+    return not _NOT_PLAIN.search(text)
+
+
+def plain_letters(text: str, instead: str = " ") -> str:
+    """The text with ``instead`` in place of every character that ``is_plain_text`` rules out."""
+    return _NOT_PLAIN.sub(lambda _: instead, text)
+
+
 def plain(name: object) -> str:
     """A name as part of a path in a message: as it is, unless that would break the line."""
-    return str(name) if str(name).isprintable() else repr(name)
+    return str(name) if is_plain_text(str(name)) else repr(str(name))
 
 
 def short_number(number: float) -> str:
@@ -116,7 +133,9 @@ def within(place: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{place}: {error}") from None
+        said, word = str(error), place.removeprefix("--")
+        own = word != place and said.startswith(f"{word} ")  # not --storage: storage ...
+        raise ValueError(f"--{said}" if own else f"{place}: {said}") from None
 
 
 class _Loader(yaml.SafeLoader):

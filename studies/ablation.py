@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from studies.finalists import CONFIDENCE, belongs, mean_cost
 from studies.plan import PlannedEntry, PlanStudy, Results, find_plan
 from studies.statistics import Comparison, Interval, compare
 from studies.study import SearchStudy
-from studies.views import set_view, view_of
+from studies.views import View, set_view, view_of
 
 Kind = Literal["base", "winner", "base with", "winner without"]
 
@@ -56,6 +56,19 @@ class Ablation:
 
 
 VIEW = "ablation"
+
+
+class _StepView(View):
+    fingerprint: str
+    label: str
+    kind: Kind
+    changes: dict[str, tuple[Any, Any]]
+
+
+class _AblationView(View):
+    steps: tuple[_StepView, ...]
+    refused: tuple[str, ...]
+    winner: str
 
 
 def ablate_name(study: str) -> str:
@@ -117,16 +130,16 @@ def _variant(
 
 def remember_variants(plan: PlanStudy, made: Sequence[Variant], refused: Sequence[str], winner: str) -> None:
     """Keep with the plan what the ablation consists of; ``winner`` says where the winner comes from."""
-    steps = [
-        {
-            "fingerprint": variant.configuration.fingerprint(),
-            "label": variant.label,
-            "kind": variant.kind,
-            "changes": variant.changes,
-        }
+    steps = tuple(
+        _StepView(
+            fingerprint=variant.configuration.fingerprint(),
+            label=variant.label,
+            kind=variant.kind,
+            changes=variant.changes,
+        )
         for variant in made
-    ]
-    set_view(plan, VIEW, {"steps": steps, "refused": list(refused), "winner": winner})
+    )
+    set_view(plan, VIEW, _AblationView(steps=steps, refused=tuple(refused), winner=winner))
 
 
 def ablation_of(storage: RDBStorage, study_name: str) -> Ablation | None:
@@ -137,47 +150,47 @@ def ablation_of(storage: RDBStorage, study_name: str) -> Ablation | None:
 
 def ablation_in(plan: PlanStudy) -> Ablation | None:
     """As ``ablation_of``, from its plan."""
-    view = view_of(plan, VIEW)
+    view = view_of(plan, VIEW, _AblationView)
     if view is None:
         return None
-    results = Results(plan, [step["fingerprint"] for step in view["steps"]])
+    results = Results(plan, [step.fingerprint for step in view.steps])
     if not results.blocks:
         return None
     values_EB = results.values_EB
     comparison = compare(values_EB) if min(values_EB.shape) > 1 else None
     known = {fingerprint: index for index, fingerprint in enumerate(results.fingerprints)}
-    reference = {step["kind"]: known.get(step["fingerprint"]) for step in view["steps"]}
+    reference = {step.kind: known.get(step.fingerprint) for step in view.steps}
     steps = [
-        _step(step, known[step["fingerprint"]], reference, comparison, results)
-        for step in view["steps"]
-        if step["fingerprint"] in known
+        _step(step, known[step.fingerprint], reference, comparison, results)
+        for step in view.steps
+        if step.fingerprint in known
     ]
     return Ablation(
         plan=plan.name,
-        winner=view["winner"],
+        winner=view.winner,
         blocks=len(results.blocks),
         degrees_of_freedom=comparison.degrees_of_freedom if comparison else 0,
         confidence=CONFIDENCE,
         steps=tuple(steps),
-        missing=(*view["refused"], *results.missing),
+        missing=(*view.refused, *results.missing),
     )
 
 
 def _step(
-    step: dict[str, Any],
+    step: _StepView,
     index: int,
-    reference: dict[str, int | None],
+    reference: Mapping[Kind, int | None],
     comparison: Comparison | None,
     results: Results,
 ) -> Step:
     trials = results.trials(results.fingerprints[index])
     values = [trial.value for trial in trials if trial.value is not None]
     seconds, parameters, multiply_adds = mean_cost(trials)
-    other = reference.get("winner" if step["kind"] == "winner without" else "base")
+    other = reference.get("winner" if step.kind == "winner without" else "base")
     return Step(
-        label=step["label"],
-        kind=step["kind"],
-        changes={path: (old, new) for path, (old, new) in step["changes"].items()},
+        label=step.label,
+        kind=step.kind,
+        changes=step.changes,
         accuracies=tuple(values),
         mean=fmean(values),
         spread=stdev(values) if len(values) > 1 else None,

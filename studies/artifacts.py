@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
+from studies.files import whole
 from studies.folders import folder_of
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from studies.base import Study
 
 _NAMESPACE = uuid.UUID("5d1c7a0e-33f0-4c0b-9d36-6a1f0f4a1c55")
+_PREFIXES = ("artifacts:", "dashboard:artifacts:")
+"""Beginnings of the system attributes that hold the metadata of an artifact, by Optuna and its dashboard."""
 _OURS = "cifar-search:artifact:"
 """Beginning of the study's system attributes that name the artifact of ours for a trial and a file name."""
 
@@ -42,12 +46,8 @@ class ArtifactStore(FileSystemArtifactStore):
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         """Keep an artifact; it is there whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f"{artifact_id}.{uuid.uuid4().hex}.part"
-        try:
-            part.write_bytes(content_body.read())
-            part.replace(self.folder / artifact_id)
-        finally:
-            part.unlink(missing_ok=True)
+        with whole(self.folder / artifact_id) as file:
+            shutil.copyfileobj(content_body, file)
 
     def remove(self, artifact_id: str) -> None:
         """Delete an artifact."""
@@ -59,6 +59,14 @@ class ArtifactStore(FileSystemArtifactStore):
     def has(self, artifact_id: str) -> bool:
         """Whether the artifact's bytes are in this folder."""
         return (self.folder / artifact_id).is_file()
+
+
+def artifacts_of(study: Study) -> set[str]:
+    """The identifiers of all artifacts of a study and its trials, whoever attached them."""
+    of_study = study.optuna._storage.get_study_system_attrs(study.study_id)
+    attributes = [of_study, *(trial.system_attrs for trial in study.trials())]
+    keys = (key for each in attributes for key in each if key.startswith(_PREFIXES))
+    return {key.rpartition(":")[2] for key in keys}
 
 
 def artifact_folder(url: str | URL) -> Path:
@@ -77,9 +85,7 @@ class Artifact:
     make: Callable[[], bytes]
 
 
-def attach(
-    storage: BaseStorage, store: ArtifactStore, study_id: int, trial_id: int, artifact: Artifact
-) -> bool:
+def attach(study: Study, store: ArtifactStore, trial_id: int, artifact: Artifact) -> bool:
     """Attach a file to a trial, ended or not, unless it has this very content already, or a person deleted
     it; an earlier content of the same name is replaced. The bytes are written before what points to them.
 
@@ -87,6 +93,7 @@ def attach(
         Whether something was written.
     """
     digest = hashlib.sha256(json.dumps(artifact.source, sort_keys=True, default=str).encode()).hexdigest()
+    storage, study_id = study.optuna._storage, study.study_id
     artifact_id = str(uuid.uuid5(_NAMESPACE, f"{study_id}:{trial_id}:{artifact.filename}:{digest}"))
     attributes = storage.get_study_system_attrs(study_id)
     known = _metadata_key(trial_id, artifact_id)
@@ -133,4 +140,4 @@ def attach_text(study: Study, store: ArtifactStore, trial_id: int, filename: str
         OSError: it cannot be written.
     """
     artifact = Artifact(filename, "text/plain", text, text.encode)
-    attach(study.storage, store, study.study_id, trial_id, artifact)
+    attach(study, store, trial_id, artifact)

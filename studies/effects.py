@@ -21,11 +21,12 @@ from optuna.trial import FrozenTrial, TrialState
 from spaces.parameter import Parameter
 from studies.ablation import Ablation, ablation_of
 from studies.convergence import Convergence, convergence
-from studies.finalists import Finalist, Finalists, finalists_of
+from studies.finalists import Finalist, Finalists, all_finalists_of
 from studies.importance import RESAMPLES, Importances, resampled_importances
 from studies.interactions import Interaction, interactions
 from studies.levels import levels
-from studies.record import curve_of, reason_of, setup_of, slot_of
+from studies.record import curve_of, fingerprint_of, reason_of, sampler_of, slot_of
+from studies.slots import Slots
 from studies.statistics import LEAST_RESAMPLED, Interval, resampled_mean_interval
 from studies.study import SearchStudy
 
@@ -135,15 +136,22 @@ def effects_of(
         ablation: what ``ablate`` found for it, if it ran.
         resamples: of the completed trials, for the spread of the importances; each takes about 30 ms.
     """
-    closing = study.slots().closing_trials()
+    trials = study.trials_in_brief()
+    slots = Slots(trials)
+    closing = slots.closing_trials()
     completed = [trial for trial in closing if trial.state == TrialState.COMPLETE]
-    best = max((trial.value or 0.0 for trial in completed), default=0.0)
-    val_images, target = study.record.split.val_images, 0.9 * best
-    reason = intervals_reason(study, closing)
+    highest = max((trial.value or 0.0 for trial in completed), default=0.0)
+    val_images, target = study.record.split.val_images, 0.9 * highest
+    reason = intervals_reason(study, slots)
     by_parameter = {found.parameter: found for found in finalists if found is not None}
     shown = [p for p in study.space.parameters if p.role == "scientific" or p.name in by_parameter]
+    levels_of = {p.name: _by_level(p, closing) for p in shown}
+    bests = [best for each in levels_of.values() for of_level in each.values() if (best := _best(of_level))]
+    curves = {t.number: curve_of(t) for t in study.whole_trials({best.number for best in bests})}
+    converged = {number: convergence(curve, target) for number, curve in curves.items()}
     parameters = tuple(
-        _effect(study, p, closing, target, reason is None, by_parameter.get(p.name)) for p in shown
+        _effect(study, p, levels_of[p.name], converged, reason is None, by_parameter.get(p.name))
+        for p in shown
     )
     winner = max(completed, key=lambda trial: trial.value or 0.0, default=None)
     return Effects(
@@ -156,28 +164,32 @@ def effects_of(
         completed=len(completed),
         sampling=_sampling(study, study.space.balance),
         target=target,
-        standard_error=math.sqrt(best * (1 - best) / val_images) if completed else None,
+        standard_error=math.sqrt(highest * (1 - highest) / val_images) if completed else None,
         parameters=parameters,
         intervals_reason=reason,
-        importances=resampled_importances(study.optuna, resamples),
+        importances=resampled_importances(trials, resamples),
         interactions=interactions(study.space, completed),
         next=tuple(_suggestions(study, parameters, winner, by_parameter, ablation)),
-        missing=(*_open(study, closing), *(note for each in by_parameter.values() for note in each.missing)),
+        missing=(
+            *_open(study, trials, closing),
+            *(note for each in by_parameter.values() for note in each.missing),
+        ),
     )
 
 
 def read_effects(study: SearchStudy, resamples: int = RESAMPLES) -> Effects:
     """A study's effects, together with all that ``confirm`` and ``ablate`` found for it."""
     wanted = [None, *(parameter.name for parameter in study.space.parameters)]
-    found = [finalists_of(study.storage, study.name, parameter) for parameter in wanted]
     ablation = ablation_of(study.storage, study.name)
-    return effects_of(study, *found, ablation=ablation, resamples=resamples)
+    with study.at_one_moment():
+        return effects_of(study, *all_finalists_of(study, wanted), ablation=ablation, resamples=resamples)
 
 
-def intervals_reason(study: SearchStudy, closing: Sequence[FrozenTrial]) -> str | None:
+def intervals_reason(study: SearchStudy, slots: Slots) -> str | None:
     """Why nothing but a description of the levels is justified; None where intervals are: all trials were
     drawn at random or make up a whole grid, none was chosen by hand, and none was pruned."""
-    samplers = {setup.sampler for trial in closing if (setup := setup_of(trial))}
+    closing = slots.closing_trials()
+    samplers = {sampler for trial in closing if (sampler := sampler_of(trial))}
     adaptive = samplers - {"random", "grid"}
     pruned = sum(reason_of(trial) == "pruned" for trial in closing)
     if not closing:
@@ -188,16 +200,15 @@ def intervals_reason(study: SearchStudy, closing: Sequence[FrozenTrial]) -> str 
         return f"{pruned} of {len(closing)} trials were pruned: the completed ones are the better ones"
     if "grid" in samplers and len(closing) < len(study.space.grid()) * study.record.repeat:
         return "the grid is not complete"
-    if any(trial.state == TrialState.RUNNING for trial in study.trials()):
+    if any(slots.is_running(slot) for slot in slots.attempts):
         return "trials are still running, and those that end first may differ from the others"
-    chosen = _chosen(study) if "random" in samplers else 0
+    chosen = _chosen(slots) if "random" in samplers else 0
     return f"{chosen} of {len(closing)} trials were not drawn but chosen" if chosen else None
 
 
-def _chosen(study: SearchStudy) -> int:
+def _chosen(slots: Slots) -> int:
     """Slots whose first attempt was begun with values, and so was not left to the sampler."""
-    attempts = study.slots().attempts.values()
-    return sum(bool(trials[0].system_attrs.get("fixed_params")) for trials in attempts)
+    return sum(bool(trials[0].system_attrs.get("fixed_params")) for trials in slots.attempts.values())
 
 
 def _sampling(study: SearchStudy, parameter: str | None) -> Sampling:
@@ -206,28 +217,36 @@ def _sampling(study: SearchStudy, parameter: str | None) -> Sampling:
     return "balanced" if parameter and parameter == study.space.balance else "free"
 
 
-def _effect(
-    study: SearchStudy,
-    parameter: Parameter,
-    closing: Iterable[FrozenTrial],
-    target: float,
-    with_intervals: bool,
-    finalists: Finalists | None,
-) -> ParameterEffect:
+def _by_level(parameter: Parameter, closing: Iterable[FrozenTrial]) -> dict[str, list[FrozenTrial]]:
+    """The trials at each level of a parameter, in the order of levels."""
     labels, level_of = levels(parameter.domain)
     by_level: dict[str, list[FrozenTrial]] = {label: [] for label in labels}
     for trial in closing:
         if parameter.name in trial.params:
             by_level[level_of(trial.params[parameter.name])].append(trial)
+    return by_level
+
+
+def _effect(
+    study: SearchStudy,
+    parameter: Parameter,
+    by_level: Mapping[str, list[FrozenTrial]],
+    converged: Mapping[int, Convergence],
+    with_intervals: bool,
+    finalists: Finalists | None,
+) -> ParameterEffect:
     repeated = finalists.finalists if finalists else ()
     confirmed = {finalist.level: finalist for finalist in repeated if finalist.level is not None}
-    tested = [label for label in labels if len(_values(by_level[label])) >= LEAST_RESAMPLED]
+    tested = [label for label, trials in by_level.items() if len(_values(trials)) >= LEAST_RESAMPLED]
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(tested)) if with_intervals else None
     return ParameterEffect(
         parameter=parameter.name,
         sampling=_sampling(study, parameter.name),
         equal_budget=len({len(trials) for trials in by_level.values()}) == 1,
-        levels=tuple(_level(x, by_level[x], target, confidence, confirmed.get(x)) for x in labels),
+        levels=tuple(
+            _level(label, trials, converged, confidence, confirmed.get(label))
+            for label, trials in by_level.items()
+        ),
         confirmed=bool(confirmed),
         blocks=finalists.blocks if finalists else 0,
         folds=finalists.folds if finalists else None,
@@ -241,12 +260,22 @@ def _values(trials: Iterable[FrozenTrial]) -> list[float]:
     return sorted((value for value in completed if value is not None), reverse=True)
 
 
+def _best(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
+    """The completed trial of the highest accuracy."""
+    completed = (t for t in trials if t.state == TrialState.COMPLETE and t.value is not None)
+    return max(completed, key=lambda trial: trial.value or 0.0, default=None)
+
+
 def _level(
-    label: str, trials: list[FrozenTrial], target: float, confidence: float | None, confirmed: Finalist | None
+    label: str,
+    trials: list[FrozenTrial],
+    converged: Mapping[int, Convergence],
+    confidence: float | None,
+    confirmed: Finalist | None,
 ) -> LevelEffect:
     values = _values(trials)
     top = values[: max(1, round(len(values) / 4))]
-    best = next((t for t in trials if t.state == TrialState.COMPLETE and t.value == values[0]), None)
+    best = _best(trials)
     reasons = [reason_of(trial) for trial in trials]
     return LevelEffect(
         level=label,
@@ -261,16 +290,16 @@ def _level(
         mean=statistics.fmean(values) if values else None,
         spread=statistics.stdev(values) if len(values) > 1 else None,
         interval=resampled_mean_interval(values, confidence) if confidence else None,
-        convergence=convergence(curve_of(best), target) if best else None,
+        convergence=converged[best.number] if best else None,
         confirmed=confirmed,
     )
 
 
-def _open(study: SearchStudy, closing: Sequence[FrozenTrial]) -> Iterable[str]:
+def _open(study: SearchStudy, trials: Sequence[FrozenTrial], closing: Sequence[FrozenTrial]) -> Iterable[str]:
     total = study.total()
     if total is not None and len(closing) < total:
         yield f"{total - len(closing)} of {total} trials are still open, so that all of this may change"
-    unknown = [trial for trial in study.trials() if slot_of(trial) is None]
+    unknown = [trial for trial in trials if slot_of(trial) is None]
     if unknown:
         yield f"{len(unknown)} trials were made by another program and are not counted in the levels"
 
@@ -303,8 +332,8 @@ def _is_comparable(effect: ParameterEffect) -> bool:
 
 
 def _differs_from_base(study: SearchStudy, winner: FrozenTrial | None) -> bool:
-    setup = setup_of(winner) if winner else None
-    return setup is not None and setup.fingerprint != study.space.base.fingerprint()
+    fingerprint = fingerprint_of(winner) if winner else None
+    return fingerprint is not None and fingerprint != study.space.base.fingerprint()
 
 
 def _per_level(study: str, effect: ParameterEffect, finalists: Finalists | None) -> Iterable[Suggestion]:

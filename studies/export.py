@@ -33,12 +33,23 @@ from pydantic import (
 from spaces.config import Configuration
 from spaces.config.section import Seed
 from spaces.problems import describe
-from spaces.text import brief, dump_yaml, load_yaml, plain, read_text, unknown, within
+from spaces.text import brief, dump_yaml, load_yaml, plain, plain_letters, read_text, unknown, within
+from studies.files import write_text
 from studies.finalists import Finalists
 from studies.plan import PlanStudy, Results
-from studies.record import DataRecord, SplitRecord, SplitSpec, history_of, outcome_of, reason_of, setup_of
+from studies.record import (
+    DataRecord,
+    SplitRecord,
+    SplitSpec,
+    decided_setup_of,
+    flaw_of,
+    history_of,
+    outcome_of,
+    reason_of,
+    setup_of,
+)
 from studies.study import SearchStudy
-from studies.summary import Entry, summarize
+from studies.summary import Entry, ranked
 from studies.urls import masked
 
 FIRST_LINE = "# cifar-search: an exported configuration"
@@ -183,7 +194,7 @@ def of_best(study: SearchStudy, storage_url: str, top: int = 1) -> list[Exported
     Raises:
         ValueError: if fewer have completed.
     """
-    entries = summarize(study).leaderboard
+    entries = ranked(study)
     if len(entries) < top:
         rule = f"study {study.name!r} has {len(entries)} completed configuration(s)"
         raise ValueError(f"--top: {rule}, but got {top}" if entries else f"{rule}: nothing to export")
@@ -198,13 +209,15 @@ def of_trial(study: SearchStudy, storage_url: str, number: int) -> ExportedConfi
     """The configuration of one trial, with all completed runs that the search made of it.
 
     Raises:
-        ValueError: if there is no such trial, or it did not complete.
+        ValueError: if there is no such trial, or it did not complete, or makes no sense.
     """
     trial = _trial(study, number)
+    if flaw := flaw_of(trial):
+        raise ValueError(f"--trial: trial {number} makes no sense: {flaw}")
     if trial.state != TrialState.COMPLETE:
         state = reason_of(trial) if trial.state.is_finished() else trial.state.name.lower()
         raise ValueError(f"--trial: must be a trial that completed, but trial {number} did not: {state}")
-    for entry in summarize(study).leaderboard:
+    for entry in ranked(study):
         if number in entry.trials:
             return _of_entry(study, storage_url, entry, number, f"trial {number}, by hand")
     raise ValueError(f"--trial: trial {number} belongs to no slot of the study")
@@ -225,11 +238,10 @@ def of_confirmed(
         recorded: makes the record of a split, which plans keep without the images' hash.
     """
     best, interval = found.finalists[0], found.finalists[0].interval
-    setups = [setup_of(_trial(study, finalist.trials[0])) for finalist in found.finalists]
+    setups = [decided_setup_of(_trial(study, finalist.trials[0])) for finalist in found.finalists]
     plan = PlanStudy(study.storage, found.plan)
-    results = Results(plan, [setup.fingerprint for setup in setups if setup])
+    results = Results(plan, [setup.fingerprint for setup in setups])
     chosen = setups[0]
-    assert chosen is not None, "only trials with a configuration become finalists"
     runs = [
         _run(trial, recorded(made.split or study.record.split))
         for trial in results.trials(chosen.fingerprint)
@@ -298,28 +310,31 @@ def _export(
 
 
 def _run(trial: FrozenTrial, split: SplitRecord) -> ExportedRun:
-    setup, outcome = setup_of(trial), outcome_of(trial)
-    assert setup is not None, "a completed trial of this program has a setup"
-    assert trial.value is not None, "and a value"
-    return ExportedRun(
-        trial=trial.number,
-        seed=setup.seed,
-        split=split,
-        accuracy=trial.value,
-        epoch=outcome.epoch if outcome else len(trial.intermediate_values),
-        seconds=outcome.seconds if outcome else None,
-        device=outcome.device if outcome else "",
-        versions=outcome.versions if outcome else {},
-        train_loss=history_of(trial).train_loss,
-    )
+    setup, outcome = decided_setup_of(trial), outcome_of(trial)
+    assert trial.value is not None, "a completed trial has a value"
+    try:
+        return ExportedRun(
+            trial=trial.number,
+            seed=setup.seed,
+            split=split,
+            accuracy=trial.value,
+            epoch=outcome.epoch if outcome else len(trial.intermediate_values),
+            seconds=outcome.seconds if outcome else None,
+            device=outcome.device if outcome else "",
+            versions=outcome.versions if outcome else {},
+            train_loss=history_of(trial).train_loss,
+        )
+    except ValidationError as error:  # what another program wrote in the place of ours
+        raise ValueError(f"trial {trial.number} cannot be exported: {describe(error, ExportedRun)}") from None
 
 
 def _trial(study: SearchStudy, number: int) -> FrozenTrial:
-    trials = study.trials()
-    if not 0 <= number < len(trials):
-        rule = f"trials are numbered 0 to {len(trials) - 1}" if trials else "there is none"
+    found = study.whole_trials([number])
+    if not found:
+        count = study.storage.get_n_trials(study.study_id)
+        rule = f"trials are numbered 0 to {count - 1}" if count else "there is none"
         raise ValueError(f"--trial: must be a trial of study {study.name!r} ({rule}), but got {number}")
-    return trials[number]
+    return found[0]
 
 
 def _place(storage_url: str) -> str:
@@ -354,21 +369,6 @@ def as_yaml(export: ExportedConfiguration, added: Mapping[str, Any] | None = Non
     return _header(export) + dump_yaml({**tree, **(added or {}), "configuration": configuration})
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all.
-
-    Raises:
-        ValueError: if it cannot be written.
-    """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise ValueError(f"{path}: cannot be written ({error.strerror or error})") from None
-
-
 def _header(export: ExportedConfiguration) -> str:
     score = export.score
     sure = f" (standard deviation {100 * score.spread:.2f} points)" if score.spread is not None else ""
@@ -392,7 +392,7 @@ def _header(export: ExportedConfiguration) -> str:
 
 
 def _printable(text: str) -> str:
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return " ".join(plain_letters(text).split())
 
 
 def _is_export(path: Path) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
@@ -15,13 +14,25 @@ from spaces.config import Configuration
 from spaces.text import unknown
 from studies.levels import levels
 from studies.plan import PlannedEntry, PlanStudy, Results, find_plan
-from studies.record import outcome_of, setup_of
+from studies.reading import read_names
+from studies.record import decided_setup_of, outcome_of
 from studies.statistics import Interval, compare, mean_interval
 from studies.study import SearchStudy
-from studies.summary import Entry, leaderboard
-from studies.views import set_view, view_of, views_of
+from studies.summary import Entry, ranked
+from studies.views import View, set_view, view_of, views_of
 
 CONFIDENCE = 0.95
+
+
+class _Chosen(View):
+    fingerprint: str
+    label: str
+    level: str | None
+
+
+class _ChoicesView(View):
+    parameter: str | None
+    chosen: tuple[_Chosen, ...]
 
 
 @dataclass(frozen=True)
@@ -130,18 +141,18 @@ def choose_per_level(study: SearchStudy, parameter: str) -> list[Choice]:
     if parameter not in by_name:
         raise unknown("parameter", parameter, by_name)
     labels, level_of = levels(by_name[parameter].domain)
-    best: dict[str, Choice] = {}
+    best: dict[str, Entry] = {}
     for entry in _completed(study):
         if parameter in entry.parameters:
             level = level_of(entry.parameters[parameter])
-            best.setdefault(level, _choice(study, entry, level))
+            best.setdefault(level, entry)
     if len(best) < 2:
         raise ValueError(f"{parameter}: two levels or more must have a completed trial, but got {len(best)}")
-    return [best[level] for level in labels if level in best]
+    return [_choice(study, best[level], level) for level in labels if level in best]
 
 
 def _completed(study: SearchStudy) -> list[Entry]:
-    entries = [entry for entry in leaderboard(study.slots().closing_trials()) if entry.fingerprint]
+    entries = [entry for entry in ranked(study) if entry.fingerprint]
     if not entries:
         raise ValueError(
             f"study {study.name!r} has no completed trial yet, so that there is nothing to repeat"
@@ -150,18 +161,17 @@ def _completed(study: SearchStudy) -> list[Entry]:
 
 
 def _choice(study: SearchStudy, entry: Entry, level: str | None = None) -> Choice:
-    setup = setup_of(study.trials()[entry.trials[0]])
-    assert setup is not None, "an entry with a fingerprint has a setup"
-    return Choice(entry, setup.configuration, level)
+    (trial,) = study.whole_trials(entry.trials[:1])
+    return Choice(entry, decided_setup_of(trial).configuration, level)
 
 
 def remember_choices(plan: PlanStudy, choices: Sequence[Choice], parameter: str | None) -> None:
     """Keep with the plan which configurations were chosen, and for what."""
-    chosen = [
-        {"fingerprint": choice.entry.fingerprint, "label": choice.label, "level": choice.level}
+    chosen = tuple(
+        _Chosen(fingerprint=choice.entry.fingerprint, label=choice.label, level=choice.level)
         for choice in choices
-    ]
-    set_view(plan, parameter or TOP, {"parameter": parameter, "chosen": chosen})
+    )
+    set_view(plan, parameter or TOP, _ChoicesView(parameter=parameter, chosen=chosen))
 
 
 def finalists_of(storage: RDBStorage, study_name: str, parameter: str | None = None) -> Finalists | None:
@@ -173,18 +183,22 @@ def finalists_of(storage: RDBStorage, study_name: str, parameter: str | None = N
         study_name: of the search.
         parameter: whose levels' best are wanted; None: the best of all, or else of whatever was repeated.
     """
-    study, plans = SearchStudy(storage, study_name), confirmations(storage, study_name)
-    wanted = [parameter] if parameter is not None else [TOP, None]
-    found = (finalists_in(plan, study, view) for view in wanted for plan in plans)
-    return next((finalists for finalists in found if finalists), None)
+    return all_finalists_of(SearchStudy(storage, study_name), [parameter])[0]
 
 
-def confirmations(storage: RDBStorage, study_name: str) -> list[PlanStudy]:
+def all_finalists_of(study: SearchStudy, parameters: Sequence[str | None]) -> list[Finalists | None]:
+    """As ``finalists_of``, for each parameter."""
+    plans = confirmations(study)
+    wanted = [[TOP, None] if parameter is None else [parameter] for parameter in parameters]
+    found = [(finalists_in(plan, study, view) for view in views for plan in plans) for views in wanted]
+    return [next((finalists for finalists in each if finalists), None) for each in found]
+
+
+def confirmations(study: SearchStudy) -> list[PlanStudy]:
     """The plans that repeated a search's configurations: that of hold-out first, then cross-validations."""
-    names = optuna.get_all_study_names(storage=storage)
-    folded = sorted(name for name in names if name.startswith(f"{study_name}/confirm-"))
-    plans = (find_plan(storage, name) for name in (confirm_name(study_name, None), *folded))
-    return [plan for plan in plans if plan and belongs(plan, SearchStudy(storage, study_name))]
+    folded = sorted(n for n in read_names(study.storage) if n.startswith(f"{study.name}/confirm-"))
+    plans = (find_plan(study.storage, name) for name in (confirm_name(study.name, None), *folded))
+    return [plan for plan in plans if plan and belongs(plan, study)]
 
 
 def belongs(plan: PlanStudy, study: SearchStudy) -> bool:
@@ -196,24 +210,28 @@ def finalists_in(plan: PlanStudy, study: SearchStudy, parameter: str | None = No
     """As ``finalists_of``, from one plan; ``TOP`` means the best of all and nothing else."""
     known = views_of(plan)
     wanted = [parameter] if parameter is not None else [TOP, *known]
-    view = next((view_of(plan, name) for name in wanted if name in known), None)
+    views = (view_of(plan, name, _ChoicesView) for name in wanted if name in known)
+    view = next(filter(None, views), None)
     if view is None or not belongs(plan, study):
         return None
-    results = Results(plan, [chosen["fingerprint"] for chosen in view["chosen"]])
+    entries = {entry.fingerprint: entry for entry in ranked(study)}
+    fingerprints = [chosen.fingerprint for chosen in view.chosen if chosen.fingerprint in entries]
+    results = Results(plan, fingerprints)
     if not results.blocks:
         return None
-    return _finalists(plan, study, view, results)
+    return _finalists(plan, study, view, results, entries)
 
 
-def _finalists(plan: PlanStudy, study: SearchStudy, view: dict[str, Any], results: Results) -> Finalists:
+def _finalists(
+    plan: PlanStudy, study: SearchStudy, view: _ChoicesView, results: Results, entries: Mapping[str, Entry]
+) -> Finalists:
     values_EB = results.values_EB
     comparison = compare(values_EB) if min(values_EB.shape) > 1 else None
     best = max(range(len(values_EB)), key=lambda index: fmean(values_EB[index]))
     apart = [bool(comparison and comparison.distinguished(i, best)) for i in range(len(values_EB))]
     seconds = [mean_cost(results.trials(f))[0] for f in results.fingerprints]
     cheapest = min((i for i in range(len(apart)) if not apart[i]), key=lambda i: seconds[i])
-    entries = {entry.fingerprint: entry for entry in leaderboard(study.slots().closing_trials())}
-    chosen = {each["fingerprint"]: each for each in view["chosen"]}
+    chosen = {each.fingerprint: each for each in view.chosen}
     finalists = [
         _finalist(
             chosen[fingerprint],
@@ -230,7 +248,7 @@ def _finalists(plan: PlanStudy, study: SearchStudy, view: dict[str, Any], result
         plan=plan.name,
         folds=plan.record.folds,
         blocks=len(results.blocks),
-        parameter=view["parameter"],
+        parameter=view.parameter,
         finalists=tuple(sorted(finalists, key=lambda finalist: -finalist.mean)),
         degrees_of_freedom=comparison.degrees_of_freedom if comparison else 0,
         confidence=CONFIDENCE,
@@ -239,7 +257,7 @@ def _finalists(plan: PlanStudy, study: SearchStudy, view: dict[str, Any], result
 
 
 def _finalist(
-    chosen: dict[str, Any],
+    chosen: _Chosen,
     entry: Entry,
     trials: list[FrozenTrial],
     difference: Interval | None,
@@ -250,10 +268,10 @@ def _finalist(
     seconds, parameters, multiply_adds = mean_cost(trials)
     several = len(values) > 1
     return Finalist(
-        label=chosen["label"],
+        label=chosen.label,
         trials=entry.trials,
         parameters=entry.parameters,
-        level=chosen["level"],
+        level=chosen.level,
         search_accuracy=entry.accuracy,
         accuracies=tuple(values),
         mean=fmean(values),

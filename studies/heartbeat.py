@@ -8,7 +8,7 @@ database.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,7 +17,8 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import TrialHeartbeatModel, TrialModel
 from optuna.trial import TrialState
 
-from studies.reports import record_heartbeats
+from studies.connections import patience
+from studies.reports import NO_UIDS, Uids, record_heartbeats, record_heartbeats_once
 from studies.retries import lasting
 
 INTERVAL = 10.0
@@ -25,6 +26,8 @@ INTERVAL = 10.0
 GRACE = 120.0
 """Seconds of silence after which a running trial counts as lost. An outage of the database silences all; when
 it ends after ``OUTAGE`` seconds, the living have time to be heard before someone misses them."""
+PATIENCE = 60.0
+"""Seconds to wait for the answer to a sign of life, so that another one is in time for ``GRACE``."""
 _PAUSE = 1.0
 """Seconds until the next attempt after an error."""
 
@@ -42,9 +45,9 @@ def silent_trials(storage: RDBStorage, study_id: int, grace: float = GRACE) -> l
     )
     rows = lasting(storage.engine, lambda: _rows(storage.engine, query))
     silences = {trial_id: _silence(heartbeat, now) for trial_id, heartbeat, now in rows}
-    unknown = [trial_id for trial_id, silence in silences.items() if silence is None]
+    unknown: Uids = {trial_id: None for trial_id, silence in silences.items() if silence is None}
     if unknown:
-        lasting(storage.engine, lambda: record_heartbeats(storage, unknown))
+        record_heartbeats(storage, unknown)
     limit = timedelta(seconds=grace)
     return [trial_id for trial_id, silence in silences.items() if silence is not None and silence > limit]
 
@@ -69,14 +72,14 @@ class Heartbeat:
     def __init__(self, storage: RDBStorage, interval: float = INTERVAL) -> None:
         self._storage = storage
         self._interval = interval
-        self._trial_ids: frozenset[int] = frozenset()
+        self._uids: Uids = NO_UIDS
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="heartbeat")
         self._thread.start()
 
-    def watch(self, trial_ids: Collection[int]) -> None:
-        """From now on give signs of life for these trials, and no others."""
-        self._trial_ids = frozenset(trial_ids)
+    def watch(self, uids: Uids) -> None:
+        """From now on give signs of life for these attempts, and no others."""
+        self._uids = dict(uids)
 
     def close(self) -> None:
         """End the thread."""
@@ -88,7 +91,8 @@ class Heartbeat:
         while not self._ended.wait(pause):
             pause = self._interval
             try:
-                if trial_ids := self._trial_ids:
-                    record_heartbeats(self._storage, trial_ids)
+                if uids := self._uids:
+                    with patience(PATIENCE):
+                        record_heartbeats_once(self._storage, uids)
             except Exception:  # a lasting outage shows where results are stored
                 pause = min(self._interval, _PAUSE)

@@ -7,12 +7,12 @@ host that next opens it to write.
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from studies.files import whole
 from studies.urls import StorageError
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -63,16 +63,20 @@ def check_host(database: Path) -> None:
         )
 
 
+def serves_this_host(database: Path) -> bool:
+    """Whether it is this host that the database serves, and no other may be at work on it."""
+    there = _remembered(database)
+    return there is not None and there.is_same(this_host())
+
+
 def remember_host(database: Path) -> None:
     """From now on the database serves this host. Checks first, as ``check_host``."""
     check_host(database)
     here = this_host()
     if _remembered(database) == here:
         return
-    file = host_file(database)
-    written = file.with_name(f"{file.name}.{os.getpid()}")
-    written.write_text(here.model_dump_json())
-    written.replace(file)  # at once, so that no process reads half of it
+    with whole(host_file(database)) as file:  # so that no process reads half of it
+        file.write(here.model_dump_json().encode())
 
 
 def _remembered(database: Path) -> Host | None:

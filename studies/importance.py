@@ -8,21 +8,19 @@ since an adaptive search does not draw its trials independently.
 
 from __future__ import annotations
 
-import copy
 import math
-import warnings
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import optuna
 from optuna.trial import FrozenTrial, TrialState
+
+from studies.ped_anova import QUANTILE, PedAnova
 
 LEAST = 10
 """Completed trials below which nothing is said."""
 RESAMPLES = 50
-_SAME = "Target and region quantiles select the same set of trials"
 
 
 @dataclass(frozen=True)
@@ -56,43 +54,26 @@ class Importances:
     """Why there are none; None where there are."""
 
 
-class _Resample(optuna.Study):
-    """A study as it would be with other trials. Nothing is written."""
-
-    def __init__(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
-        self.__dict__.update(study.__dict__)
-        self._trials = [copy.copy(trial) for trial in trials]
-        for number, trial in enumerate(self._trials):  # a trial that was drawn twice is two
-            trial._trial_id = number
-
-    def get_trials(
-        self,
-        deepcopy: bool = True,  # noqa: ARG002  Optuna's signature
-        states: Container[TrialState] | None = None,
-    ) -> list[FrozenTrial]:
-        return [trial for trial in self._trials if states is None or trial.state in states]
-
-
-def importances(study: optuna.Study) -> dict[str, float]:
+def importances(trials: Iterable[FrozenTrial]) -> dict[str, float]:
     """Shares of the completed trials, the largest first; empty where there are too few, or all are alike."""
-    if len(_completed(study)) < LEAST:
-        return {}
-    return _shares(study)
+    completed = _completed(trials)
+    return PedAnova(completed).shares() if len(completed) >= LEAST else {}
 
 
-def resampled_importances(study: optuna.Study, resamples: int = RESAMPLES, seed: int = 0) -> Importances:
+def resampled_importances(
+    trials: Iterable[FrozenTrial], resamples: int = RESAMPLES, seed: int = 0
+) -> Importances:
     """Shares of the completed trials, with their mean and spread over ``resamples`` resamples of them."""
-    completed = _completed(study)
-    shares = importances(study)
+    completed = _completed(trials)
+    analysis = PedAnova(completed)
+    shares = analysis.shares() if len(completed) >= LEAST else {}
     if not shares:
         few = f"there are {len(completed)} completed trials, and at least {LEAST} are needed"
         reason = few if len(completed) < LEAST else "the best trials cannot be told from the others"
         return Importances((), len(completed), 0, 0, reason)
-    random = np.random.default_rng(seed)
-    drawn = (
-        [completed[i] for i in random.integers(0, len(completed), len(completed))] for _ in range(resamples)
-    )
-    found = [resampled for trials in drawn if (resampled := _shares(_Resample(study, trials)))]
+    random, count = np.random.default_rng(seed), len(completed)
+    drawn = (random.integers(0, count, count) for _ in range(resamples))
+    found = [resampled for indices in drawn if (resampled := analysis.shares(indices))]
     winners = Counter(next(iter(resampled)) for resampled in found)
     parameters = tuple(
         _importance(name, share, [resampled.get(name, 0.0) for resampled in found], winners[name])
@@ -108,22 +89,11 @@ def _importance(name: str, share: float, resampled: list[float], wins: int) -> I
     return Importance(name, share, mean, spread, wins / max(count, 1))
 
 
-def _completed(study: optuna.Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+def _completed(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    return [t for t in trials if t.state == TrialState.COMPLETE and math.isfinite(t.value or 0.0)]
 
 
 def _best(completed: list[FrozenTrial]) -> int:
     values = sorted((trial.value or 0.0 for trial in completed), reverse=True)
-    least = values[math.ceil(0.1 * len(values)) - 1]
+    least = values[math.ceil(QUANTILE * len(values)) - 1]
     return sum(value >= least for value in values)
-
-
-def _shares(study: optuna.Study) -> dict[str, float]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of being experimental, and of parameters that few trials had
-        warnings.filterwarnings("error", _SAME)
-        try:
-            shares = optuna.importance.get_param_importances(study)
-        except UserWarning:  # the best trials are all alike, so that nothing tells them apart
-            return {}
-    return {name: share for name, share in shares.items() if math.isfinite(share)}

@@ -16,7 +16,7 @@ adapts puts its trials where they do well.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -30,8 +30,8 @@ from studies.levels import levels
 
 MOST = 4
 THIRDS = ("lower third", "middle third", "upper third")
-LevelOf = Callable[[Mapping[str, Any]], str | None]
-"""The level of a trial, given its parameters; None where it has none."""
+Values = Sequence[Mapping[str, Any]]
+"""The parameters of each trial."""
 
 
 @dataclass(frozen=True)
@@ -65,24 +65,27 @@ class Interaction:
 class _Axis:
     parameter: str
     labels: Sequence[str]
-    level_of: LevelOf
+    levels: Sequence[str | None]
+    """Of each trial; None where it has none."""
 
 
 def interactions(space: Space, completed: Sequence[FrozenTrial]) -> tuple[Interaction, ...]:
     """The pairs worth looking at, those with most trials for each cell first."""
-    tables = [_table(row, column, completed) for row, column in _pairs(space)]
+    trials = {index: trial.value for index, trial in enumerate(completed) if trial.value is not None}
+    values = [completed[index].params for index in trials]
+    tables = [_table(row, column, list(trials.values())) for row, column in _pairs(space, values)]
     worth = [table for table in tables if table is not None and _is_worth(table)]
     return tuple(sorted(worth, key=lambda table: -table.trials_per_cell)[:MOST])
 
 
-def _pairs(space: Space) -> Iterable[tuple[_Axis, _Axis]]:
+def _pairs(space: Space, values: Values) -> Iterable[tuple[_Axis, _Axis]]:
     scientific = [parameter for parameter in space.parameters if parameter.role == "scientific"]
-    for one, other in combinations(scientific, 2):
-        yield _axis(one), _axis(other)
-    for parameter in scientific:
+    axes = [_axis(parameter, values) for parameter in scientific]
+    yield from combinations(axes, 2)
+    for parameter, axis in zip(scientific, axes, strict=True):
         rates = _learning_rates(space, parameter) if isinstance(parameter.domain, Choice) else []
         if rates:
-            yield _axis(parameter), _rate_axis(rates)
+            yield axis, _rate_axis(rates, values)
 
 
 def _learning_rates(space: Space, parameter: Parameter) -> list[Parameter]:
@@ -91,34 +94,29 @@ def _learning_rates(space: Space, parameter: Parameter) -> list[Parameter]:
     return [p for p in rates if parameter.name in p.when] or [p for p in rates if not p.when]
 
 
-def _axis(parameter: Parameter) -> _Axis:
-    labels, level_of = levels(parameter.domain)
-
-    def of(values: Mapping[str, Any]) -> str | None:
-        return level_of(values[parameter.name]) if parameter.name in values else None
-
-    return _Axis(parameter.name, labels, of)
+def _axis(parameter: Parameter, values: Values) -> _Axis:
+    name, (labels, level_of) = parameter.name, levels(parameter.domain)
+    return _Axis(name, labels, [level_of(each[name]) if name in each else None for each in values])
 
 
-def _rate_axis(rates: Sequence[Parameter]) -> _Axis:
+def _rate_axis(rates: Sequence[Parameter], values: Values) -> _Axis:
     if len(rates) == 1:
-        return _axis(rates[0])
-    axes = [axis for rate in rates if len((axis := _axis(rate)).labels) == len(THIRDS)]
+        return _axis(rates[0], values)
+    axes = [axis for rate in rates if len((axis := _axis(rate, values)).labels) == len(THIRDS)]
+    thirds = [dict(zip(axis.labels, THIRDS, strict=True)) for axis in axes]
+    of_rates = [
+        [third.get(level or "") for level in axis.levels] for third, axis in zip(thirds, axes, strict=True)
+    ]
+    of_trials = zip([None] * len(values), *of_rates, strict=True)
+    return _Axis(rates[0].path, THIRDS, [next(filter(None, each), None) for each in of_trials])
 
-    def of(values: Mapping[str, Any]) -> str | None:
-        found = ((axis, level) for axis in axes if (level := axis.level_of(values)) is not None)
-        return next((THIRDS[axis.labels.index(level)] for axis, level in found), None)
 
-    return _Axis(rates[0].path, THIRDS, of)
-
-
-def _table(row: _Axis, column: _Axis, completed: Sequence[FrozenTrial]) -> Interaction | None:
+def _table(row: _Axis, column: _Axis, accuracies: Sequence[float]) -> Interaction | None:
     """The table of the levels that any completed trial has; None where there are fewer than two of either."""
     found: dict[tuple[str, str], list[float]] = {}
-    for trial in completed:
-        levels_of_trial = row.level_of(trial.params), column.level_of(trial.params)
-        if None not in levels_of_trial and trial.value is not None:
-            found.setdefault((str(levels_of_trial[0]), str(levels_of_trial[1])), []).append(trial.value)
+    for of_row, of_column, accuracy in zip(row.levels, column.levels, accuracies, strict=True):
+        if of_row is not None and of_column is not None:
+            found.setdefault((of_row, of_column), []).append(accuracy)
     rows = tuple(label for label in row.labels if any(r == label for r, _ in found))
     columns = tuple(label for label in column.labels if any(c == label for _, c in found))
     if min(len(rows), len(columns)) < 2:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import optuna
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from studies.opening import open_existing
-from studies.study import SearchStudy
+from studies.plan import read_plan
+from studies.reading import Parts, read_by_study, read_studies
+from studies.record import CONFIGURATION, PLAN, SETUP, STUDY, TOTAL, read_study, total_in
+from studies.slots import DECIDING, Slots
+
+_PARTS = Parts(
+    user=DECIDING,
+    without={SETUP: CONFIGURATION},
+    system=(),
+    parameters=False,
+    intermediate_values=False,
+)
 
 
 @dataclass(frozen=True)
@@ -28,23 +39,26 @@ class Listed:
 
 def list_studies(storage: RDBStorage) -> list[Listed]:
     """All studies, in the order in which they were made."""
-    summaries = optuna.get_all_study_summaries(storage=storage, include_best_trial=False)
-    return [_listed(storage, summary) for summary in summaries]
+    studies = read_studies(storage, (STUDY, PLAN, TOTAL))
+    trials = read_by_study(storage, (list(TrialState), _PARTS))
+    return [_listed(study.name, study.attributes, trials[study.study_id]) for study in studies]
 
 
-def _listed(storage: RDBStorage, summary: optuna.study.StudySummary) -> Listed:
+def _listed(name: str, attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> Listed:
     try:
-        study = open_existing(storage, summary.study_name)
+        space, dataset, epochs = _described(name, attributes)
     except ValueError:  # of another program or version
-        return Listed(summary.study_name, summary.n_trials)
-    closing = study.slots().closing_trials()
+        return Listed(name, len(trials))
+    closing = Slots(trials).closing_trials()
     values = [t.value for t in closing if t.state == TrialState.COMPLETE and t.value is not None]
-    return Listed(
-        study.name,
-        len(closing),
-        study.record.space_name if isinstance(study, SearchStudy) else f"({study.record.kind})",
-        study.data.name,
-        study.epochs,
-        study.total(),
-        max(values, default=None),
-    )
+    total, best = total_in(attributes), max(values, default=None)
+    return Listed(name, len(closing), space, dataset, epochs, total, best)
+
+
+def _described(name: str, attributes: Mapping[str, Any]) -> tuple[str, str, int]:
+    """What a study searches or repeats, on which data, for how many epochs."""
+    if PLAN in attributes:
+        plan = read_plan(attributes, name)
+        return f"({plan.kind})", plan.data.name, plan.epochs
+    search = read_study(attributes, name)
+    return search.space_name, search.data.name, search.epochs

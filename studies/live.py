@@ -22,6 +22,8 @@ from optuna.trial import FrozenTrial
 from studies.base import Study
 from studies.reports import report_many
 from studies.snapshots import Snapshot
+from studies.urls import GoneError
+from studies.writing import write_trial
 
 EVERY = 1.0
 """Seconds for which a report waits at most while the process does nothing else."""
@@ -81,11 +83,13 @@ class LiveReports:
         little of the time."""
         waiting, attributes = self._waiting, self._seen.attributes
         if waiting:
-            self._given_away |= report_many(self._study.storage, waiting)
+            uids = self._study.uids({trial_id for trial_id, _, _ in waiting})
+            self._given_away |= report_many(self._study.storage, waiting, uids)
         for (trial_id, key), value in attributes.items():
             if trial_id not in self._given_away:
-                with suppress(UpdateFinishedTrialError):  # given away in this moment
-                    self._study.storage.set_trial_system_attr(trial_id, key, value)
+                with suppress(UpdateFinishedTrialError, GoneError):  # given away in this moment
+                    uid = self._study.uids([trial_id])[trial_id]
+                    write_trial(self._study.storage, trial_id, {}, uid=uid, system={key: value})
         self._waiting, self._seen.attributes = [], {}
         self._written = time.monotonic()
         if self._written >= self._read_again:

@@ -1,7 +1,7 @@
 """Locks between processes, kept by the database that they protect, for sections of a few milliseconds.
 
 PostgreSQL and MySQL keep a lock for a connection (an advisory lock, GET_LOCK), so that the lock of a killed
-process is free at once, and that of a machine that vanished within two minutes. For SQLite it is a lock on
+process is free at once, and that of a machine that vanished within a minute. For SQLite it is a lock on
 the file ``DATABASE.lock`` beside the database, which is made at the first use and stays: deleting it while it
 is in use would let two processes in. The operating system frees it when its holder ends. All locks of an
 SQLite file are one; on the servers each name is a lock of its own.
@@ -18,8 +18,10 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,15 +31,17 @@ from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
+from studies.connections import IDLE, patience
 from studies.retries import lasting
 from studies.urls import StorageError, masked
 
 LOCK_TIMEOUT = 120.0
 """Seconds to wait for a lock before giving up."""
-FROZEN = 60
-"""Seconds after which PostgreSQL takes the lock from a holder that does nothing."""
-IDLE = 50
-"""Seconds after which PostgreSQL ends any other transaction in which nothing is done, and frees its rows."""
+FROZEN = IDLE + 10
+"""Seconds after which PostgreSQL takes the lock from a holder that does nothing; its writes end before."""
+QUESTION = 5.0
+"""Seconds for which a server is asked for a lock at a time, since one whose client has vanished meanwhile may
+still be given it, and holds it until it is found out."""
 _POLL_INTERVAL = 0.01
 _ATTEMPTS = 10
 """How often a section is run that loses its lock each time."""
@@ -59,7 +63,9 @@ class _Held(threading.local):
 _held = _Held()
 
 
-def study_lock(storage: RDBStorage, name: str, timeout: float = LOCK_TIMEOUT) -> AbstractContextManager[None]:
+def study_lock(
+    storage: RDBStorage, study_id: int, timeout: float = LOCK_TIMEOUT
+) -> AbstractContextManager[None]:
     """Keep every other thread and process of this study out while the ``with`` block runs.
 
     Not to be taken again within the block.
@@ -68,10 +74,15 @@ def study_lock(storage: RDBStorage, name: str, timeout: float = LOCK_TIMEOUT) ->
         StorageError: not free within ``timeout`` seconds.
         LockLostError: the database forgot the lock before the block's last write.
     """
-    return database_lock(storage.engine, f"study {name}", timeout)
+    return database_lock(storage.engine, f"study {study_id}", timeout)
 
 
-def locked(storage: RDBStorage, name: str, section: Callable[[], T], timeout: float = LOCK_TIMEOUT) -> T:
+def creation_lock(storage: RDBStorage) -> AbstractContextManager[None]:
+    """As ``study_lock``, for studies that have no id yet: whoever makes one keeps out all that would."""
+    return database_lock(storage.engine, "new study")
+
+
+def locked(storage: RDBStorage, study_id: int, section: Callable[[], T]) -> T:
     """What ``section`` returns, run under the study's lock, and run again from its start if that was lost.
 
     So a section must look at what is there, and do only what is still to be done.
@@ -79,9 +90,14 @@ def locked(storage: RDBStorage, name: str, section: Callable[[], T], timeout: fl
     Raises:
         StorageError: as ``study_lock``.
     """
+    return again_if_lost(lambda: study_lock(storage, study_id), section)
+
+
+def again_if_lost(lock: Callable[[], AbstractContextManager[None]], section: Callable[[], T]) -> T:
+    """As ``locked``, under any lock."""
 
     def attempt() -> T:
-        with study_lock(storage, name, timeout):
+        with lock():
             return section()
 
     stop = stop_after_attempt(_ATTEMPTS)
@@ -108,7 +124,8 @@ def guard(engine: Engine) -> None:
 
 def _check_alive(connection: Connection) -> None:
     try:
-        connection.exec_driver_sql("SELECT 1")
+        with patience(IDLE):  # whoever is not heard for so long has lost it
+            connection.exec_driver_sql("SELECT 1")
     except SQLAlchemyError:
         storage = masked(connection.engine.url)
         raise LockLostError(
@@ -139,9 +156,16 @@ def _file_lock(engine: Engine, name: str, timeout: float) -> Iterator[None]:
         lock.release()
 
 
+def _questions(timeout: float) -> Iterator[float]:
+    """Seconds of each question for a lock, ``timeout`` in all."""
+    deadline = time.monotonic() + timeout
+    while (left := deadline - time.monotonic()) > 0:
+        yield min(left, QUESTION)
+
+
 @contextmanager
 def _postgres_lock(engine: Engine, name: str, timeout: float) -> Iterator[None]:
-    connection = lasting(engine, lambda: _take_postgres_lock(engine, name, timeout))
+    connection = lasting(engine, lambda: _taken(engine, name, timeout, partial(_ask_postgres, _number(name))))
     try:
         with _holding(connection):
             yield
@@ -149,19 +173,30 @@ def _postgres_lock(engine: Engine, name: str, timeout: float) -> Iterator[None]:
         _close(connection)  # the lock ends with the transaction that this rolls back
 
 
-def _take_postgres_lock(engine: Engine, name: str, timeout: float) -> Connection:
+def _taken(engine: Engine, name: str, timeout: float, ask: Callable[[Connection, float], bool]) -> Connection:
+    """A connection that holds the lock."""
     connection = engine.connect()
     try:
-        connection.execute(text(f"SET LOCAL lock_timeout = {round(timeout * 1000)}"))
-        # a holder that was frozen, and not killed, gives the lock up too
-        connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {FROZEN * 1000}"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _number(name)})
-    except BaseException as error:
+        if any(ask(connection, seconds) for seconds in _questions(timeout)):
+            return connection
+        raise _not_free(engine, name, timeout)
+    except BaseException:
         _close(connection)
-        if isinstance(error, OperationalError) and _sqlstate(error) == _LOCK_NOT_AVAILABLE:
-            raise _not_free(engine, name, timeout) from None
         raise
-    return connection
+
+
+def _ask_postgres(key: int, connection: Connection, seconds: float) -> bool:
+    connection.execute(text(f"SET LOCAL lock_timeout = {max(round(seconds * 1000), 1)}"))
+    # a holder that was frozen, and not killed, gives the lock up too
+    connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {FROZEN * 1000}"))
+    try:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+    except OperationalError as error:
+        if _sqlstate(error) != _LOCK_NOT_AVAILABLE:
+            raise
+        connection.rollback()
+        return False
+    return True
 
 
 def _sqlstate(error: DBAPIError) -> str | None:
@@ -170,8 +205,9 @@ def _sqlstate(error: DBAPIError) -> str | None:
 
 @contextmanager
 def _mysql_lock(engine: Engine, name: str, timeout: float) -> Iterator[None]:
-    key = f"cifar-search {_digest(f'{engine.url.database} {name}').hex()[:40]}"  # at most 64 characters
-    connection = lasting(engine, lambda: _take_mysql_lock(engine, key, name, timeout))
+    database = str(engine.url.database).lower()  # some servers take Studies and studies for one database
+    key = f"cifar-search {_digest(f'{database} {name}').hex()[:40]}"  # at most 64 characters
+    connection = lasting(engine, lambda: _taken(engine, name, timeout, partial(_ask_mysql, key)))
     try:
         with _holding(connection):
             yield
@@ -179,26 +215,23 @@ def _mysql_lock(engine: Engine, name: str, timeout: float) -> Iterator[None]:
         _free_mysql_lock(connection, key)
 
 
-def _take_mysql_lock(engine: Engine, key: str, name: str, timeout: float) -> Connection:
-    connection = engine.connect()
+def _ask_mysql(key: str, connection: Connection, seconds: float) -> bool:
     try:
-        taken = connection.scalar(text("SELECT GET_LOCK(:key, :time)"), {"key": key, "time": timeout})
-        if taken != 1:
-            raise _not_free(engine, name, timeout)
-    except BaseException:
-        _free_mysql_lock(connection, key)
+        taken = connection.scalar(text("SELECT GET_LOCK(:key, :time)"), {"key": key, "time": seconds})
+    except BaseException:  # the lock may have been given all the same, and would stay with the connection
+        connection.invalidate()
         raise
-    return connection
+    return bool(taken)
 
 
 def _free_mysql_lock(connection: Connection, key: str) -> None:
-    with suppress(SQLAlchemyError):  # a broken connection has lost its lock already
+    with suppress(SQLAlchemyError), patience(IDLE):  # a broken connection has lost its lock already
         connection.execute(text("SELECT RELEASE_LOCK(:key)"), {"key": key})
     _close(connection)
 
 
 def _close(connection: Connection) -> None:
-    with suppress(SQLAlchemyError):
+    with suppress(SQLAlchemyError), patience(IDLE):
         connection.close()
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from studies.storage import locked
 from studies.study import SearchStudy
@@ -38,8 +39,15 @@ def looks_of(study: SearchStudy) -> tuple[Look, ...]:
     for piece in range(len(attributes)):
         if _key(piece) not in attributes:
             break
-        looks += [Look.model_validate(look) for look in attributes[_key(piece)]]
+        looks += _read(attributes[_key(piece)])
     return tuple(looks)
+
+
+def _read(stored: object) -> Iterator[Look]:
+    """Those that are looks; another program may have written the others."""
+    for look in stored if isinstance(stored, list) else []:
+        with suppress(ValidationError):
+            yield Look.model_validate(look)
 
 
 def add_looks(study: SearchStudy, looks: Sequence[Look]) -> int:
@@ -57,7 +65,7 @@ def add_looks(study: SearchStudy, looks: Sequence[Look]) -> int:
             study.optuna.set_user_attr(_key(piece), together[PIECE * piece : PIECE * (piece + 1)])
         return len(new)
 
-    return locked(study.storage, study.name, add)
+    return locked(study.storage, study.study_id, add)
 
 
 def _key(piece: int) -> str:

@@ -16,7 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from optuna_dashboard import get_note, save_note
 
-from spaces.text import brief
+from spaces.text import brief, plain_letters
 from studies.base import Study
 from studies.storage import locked, study_lock
 
@@ -51,7 +51,7 @@ def add_note(study: Study, text: str, trial: FrozenTrial | None = None) -> None:
     """
     words = check_text(text)
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    with study_lock(study.storage, study.name):
+    with study_lock(study.storage, study.study_id):
         there = note_of(study, trial).rstrip()
         _save(study, trial, (there + "\n\n" if there else "") + f"**{date}**\n\n{words}\n")
 
@@ -88,12 +88,12 @@ def set_generated(study: Study, markdown: str, trial: FrozenTrial | None = None)
         if note != there:
             _save(study, trial, note)
 
-    locked(study.storage, study.name, put)
+    locked(study.storage, study.study_id, put)
 
 
 def escape_markdown(text: object) -> str:
     """The text as one line of Markdown that shows it literally: no markup, no HTML, no link, no formula."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    line = " ".join(plain_letters(str(text)).split())
     escaped = _SPECIAL.sub(lambda found: "\\" + found[0], line)
     return _LIST_OR_HEADING.sub(r"\1\\\2", escaped)
 
@@ -108,8 +108,10 @@ class _Noted:
 
 
 def _noted(study: Study, trial: FrozenTrial | None) -> Any:
-    return study.optuna if trial is None else _Noted(study.optuna, study.storage, trial._trial_id)
+    return study.optuna if trial is None else _Noted(study.optuna, study.optuna._storage, trial._trial_id)
 
 
 def _save(study: Study, trial: FrozenTrial | None, note: str) -> None:
-    save_note(_noted(study, trial), note)
+    """Save the note with its version at once, so that nobody edits the one for the other's."""
+    with study.together():
+        save_note(_noted(study, trial), note)

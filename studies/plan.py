@@ -7,7 +7,8 @@ and one that is continued with more blocks, or more entries, keeps what it has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
 
 from spaces.config import Configuration, first_problem
 from spaces.text import digest
@@ -34,10 +35,12 @@ from studies.base import (
 )
 from studies.drawing import DrawnStudy
 from studies.record import PLAN, DataRecord, Drawing, Setup, SplitSpec, outcome_of
+from studies.slots import Slots
 from studies.storage import locked
 from studies.writing import write_trial
 
 CELLS = "cells"
+_CELLS = TypeAdapter(list[tuple[NonNegativeInt, NonNegativeInt]])
 PURPOSES = {"confirm": (CONFIRMING, CONFIRMING_SPLITS), "ablate": (ABLATING, ABLATING_SPLITS)}
 """What the seeds of trainings and splits are derived for, by the kind of plan."""
 ENTRY = "entry"
@@ -91,13 +94,7 @@ class PlanStudy(Study):
             ValueError: if there is none of this name, or it is no plan of this program.
         """
         super().__init__(storage, name)
-        attributes = self.optuna.user_attrs
-        if PLAN not in attributes:
-            raise ValueError(f"study {name!r} is no plan of cifar-search, though its name is that of one")
-        try:
-            self.record = PlanRecord.model_validate(attributes[PLAN])
-        except ValidationError as error:
-            raise ValueError(f"study {name!r} cannot be read: {first_problem(error)}") from None
+        self.record = read_plan(self.optuna.user_attrs, name)
         self.optuna.pruner, self.optuna.sampler = NopPruner(), RandomSampler()
 
     @property
@@ -113,12 +110,16 @@ class PlanStudy(Study):
         return self.record.epochs
 
     def entries(self) -> list[PlannedEntry]:
-        """All configurations that were ever planned."""
-        return _entries(self.optuna.user_attrs)
+        """All configurations that were ever planned.
+
+        Raises:
+            ValueError: another program wrote in their place; ``cells`` likewise.
+        """
+        return _entries(self.optuna.user_attrs, self.name)
 
     def cells(self) -> list[tuple[int, int]]:
         """Of each slot its entry and its block."""
-        return _cells(self.optuna.user_attrs)
+        return _cells(self.optuna.user_attrs, self.name)
 
     def block(self, block: int) -> tuple[int, SplitSpec]:
         """The seed of a block's trainings, and its split."""
@@ -132,17 +133,20 @@ class PlanStudy(Study):
         return seed, spec.model_copy(update=fresh)
 
     def shown(self, trial: FrozenTrial) -> dict[str, Any]:
-        return {"": trial.user_attrs.get(ENTRY, ""), "block": trial.params.get("block")}
+        return {"": record.text_of(trial, ENTRY), "block": trial.params.get("block")}
 
-    def owe(self, wanted: Sequence[PlannedEntry], blocks: int) -> None:
+    def owe(self, wanted: Sequence[PlannedEntry], blocks: int) -> int:
         """Plan every wanted entry on the first ``blocks`` blocks.
 
         What has begun stays as it is, and what failed for good is tried again. What has not begun and is not
         wanted any more is dropped, unless another command is at work on the plan.
-        """
-        locked(self.storage, self.name, lambda: self._owe(wanted, blocks))
 
-    def _owe(self, wanted: Sequence[PlannedEntry], blocks: int) -> None:
+        Returns:
+            How many trainings were dropped.
+        """
+        return locked(self.storage, self.study_id, lambda: self._owe(wanted, blocks))
+
+    def _owe(self, wanted: Sequence[PlannedEntry], blocks: int) -> int:
         by_fingerprint = {entry.fingerprint: entry for entry in reversed(wanted)}
         entries = self._with_entries(list(reversed(by_fingerprint.values())))
         numbers = [i for i, entry in enumerate(entries) if entry.fingerprint in by_fingerprint]
@@ -152,8 +156,10 @@ class PlanStudy(Study):
         good = {cell for slot, cell in enumerate(cells) if not slots.failed_for_good(slot)}
         wanted_cells = ((entry, block) for block in range(blocks) for entry in numbers)
         cells += [cell for cell in wanted_cells if cell not in good]
+        dropped = set(self.cells()) - set(cells)
         self.optuna.set_user_attr(CELLS, cells)
         self.set_total(len(cells))
+        return len(dropped)
 
     def _kept_cells(self) -> list[tuple[int, int]]:
         """The cells that stay: all while something runs, else those that have begun."""
@@ -177,6 +183,9 @@ class PlanStudy(Study):
         entry, block = self.cells()[slot]
         return {"entry": entry, "block": block}
 
+    def _slot_for(self, values: Mapping[str, Any], slots: Slots) -> int | None:  # noqa: ARG002
+        raise ValueError("the trainings of a repetition are planned, and no others are run")
+
     def _draw(self, known: Sequence[FrozenTrial], attempt: FrozenTrial, drawing: Drawing) -> Claim:
         drawn, slot = DrawnStudy(self.optuna, known), record.slot_of(attempt) or 0
         entry_index, block = self.cells()[slot]
@@ -191,7 +200,7 @@ class PlanStudy(Study):
             parallel=drawing.parallel, ahead=drawing.ahead,
         )  # fmt: skip
         attributes = {ENTRY: entry.label, record.SETUP: setup.model_dump(mode="json")}
-        write_trial(self.storage, trial._trial_id, attributes, drawn.parameters)
+        write_trial(self.storage, trial._trial_id, attributes, drawn.parameters, record.uid_of(attempt))
         configuration = Configuration.read(entry.configuration, f"entry {entry.label!r}")
         keep = self.model_name(entry.fingerprint) if block == 0 else None
         return Claim(optuna.Trial(self.optuna, trial._trial_id), slot, configuration, seed, split, keep)
@@ -207,8 +216,10 @@ class PlanStudy(Study):
         entries, cells = self.entries(), self.cells()
         closing: dict[tuple[str, int], FrozenTrial] = {}
         for trial in self.slots().closing_trials():
-            entry, block = cells[record.slot_of(trial) or 0]
-            closing[entries[entry].fingerprint, block] = trial
+            slot = record.slot_of(trial) or 0
+            if slot < len(cells):  # else another program wrote it
+                entry, block = cells[slot]
+                closing[entries[entry].fingerprint, block] = trial
         return closing
 
 
@@ -271,11 +282,8 @@ def open_plan(storage: RDBStorage, name: str, wanted: PlanRecord) -> PlanStudy:
         ValueError: naming what differs.
     """
 
-    def open_locked() -> PlanStudy:
-        ensure_study(storage, name, PLAN, wanted)
-        return PlanStudy(storage, name)
-
-    plan = locked(storage, name, open_locked)
+    ensure_study(storage, name, PLAN, wanted)
+    plan = PlanStudy(storage, name)
     refuse_other_plan(plan, wanted)
     return plan
 
@@ -299,6 +307,18 @@ def find_plan(storage: RDBStorage, name: str) -> PlanStudy | None:
     return PlanStudy(storage, name) if PLAN in attributes else None
 
 
+def read_plan(attributes: Mapping[str, Any], name: str) -> PlanRecord:
+    """The record of a plan.
+
+    Raises:
+        ValueError: if there is none among a study's attributes, or one with another format.
+    """
+    if PLAN not in attributes:
+        raise ValueError(f"study {name!r} is no plan of cifar-search, though its name is that of one")
+    with _named(name):
+        return PlanRecord.model_validate(attributes[PLAN])
+
+
 def _identity(of: PlanRecord) -> dict[str, Any]:
     return {
         "the kind": of.kind,
@@ -310,12 +330,27 @@ def _identity(of: PlanRecord) -> dict[str, Any]:
     }
 
 
-def _entries(attributes: Mapping[str, Any]) -> list[PlannedEntry]:
+def _entries(attributes: Mapping[str, Any], name: str) -> list[PlannedEntry]:
     entries: list[PlannedEntry] = []
-    while f"{ENTRY} {len(entries)}" in attributes:
-        entries.append(PlannedEntry.model_validate(attributes[f"{ENTRY} {len(entries)}"]))
+    with _named(name):
+        while f"{ENTRY} {len(entries)}" in attributes:
+            entries.append(PlannedEntry.model_validate(attributes[f"{ENTRY} {len(entries)}"]))
     return entries
 
 
-def _cells(attributes: Mapping[str, Any]) -> list[tuple[int, int]]:
-    return [(entry, block) for entry, block in attributes.get(CELLS, [])]
+def _cells(attributes: Mapping[str, Any], name: str) -> list[tuple[int, int]]:
+    with _named(name):
+        cells = _CELLS.validate_python(attributes.get(CELLS, []))
+    for entry in {entry for entry, _ in cells}:
+        if f"{ENTRY} {entry}" not in attributes:
+            raise ValueError(f"study {name!r} cannot be read: it has no entry {entry}")
+    return cells
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Say of which study something is that cannot be read."""
+    try:
+        yield
+    except ValidationError as error:
+        raise ValueError(f"study {name!r} cannot be read: {first_problem(error)}") from None

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from studies.base import Study
 from studies.processes import short_name
-from studies.record import WORKER, outcome_of, reason_of, slot_of
+from studies.record import outcome_of, reason_of, slot_of, worker_of
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class ProgressMeter:
 
     def _running(self, trial: FrozenTrial) -> Running:
         values = tuple(trial.intermediate_values[step] for step in sorted(trial.intermediate_values))
-        worker = short_name(trial.user_attrs.get(WORKER, ""))
+        worker = short_name(worker_of(trial))
         return Running(trial.number, self._study.shown(trial), values, worker)
 
     def _ended(self, trial: FrozenTrial) -> Ended:

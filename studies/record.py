@@ -7,28 +7,38 @@ from the moment that it begins, its ``Setup`` once its parameters are drawn, its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard, TypeVar, get_args
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from spaces.config import first_problem
+from spaces.text import brief
 
 STUDY = "cifar-search"
 PLAN = "cifar-search plan"
 TOTAL = "trials"
 NOTICES = "notices"
 STOPS = "stops"
+STOP_REQUESTS = "stop requests"
 SLOT = "slot"
 ATTEMPT = "attempt"
 WORKER = "worker"
+"""The process that trains an attempt."""
+LEADER = "leader"
+"""The process of the command that leads the worker; missing for one that is led by none."""
 CLAIM = "claim"
-"""Random for each claim, which so finds again what it had begun when it lost the lock."""
+"""Random for each claim: the uid of its attempt. A claim that lost the lock finds by it what it had begun."""
+QUEUED = "queued"
+"""Whether a person queued the attempt."""
 SETUP = "setup"
 OUTCOME = "outcome"
 HISTORY = "history"
 CONFUSION = "confusion"
+CONFIGURATION = "configuration"
+"""The part of a setup that says all that was to be run."""
 LARGEST_CONFUSION = 100
 """Classes up to which a confusion matrix fits the text column of every database."""
 
@@ -45,11 +55,20 @@ Reason = Literal[
     "killed",
     "lost",
 ]
-"""Why an attempt ended. killed: its worker was seen to have died. lost: its worker fell silent. crowded out:
-there was no memory left beside the trials that shared its device; its slot is tried again beside fewer."""
+"""Why an attempt ended. interrupted: it was stopped from outside, alone or with all that ran beside it.
+killed: its worker was seen to have died alone. lost: its worker fell silent. crowded out: there was no memory
+left beside the trials that shared its device; its slot is tried again beside fewer."""
 
 FINAL_REASONS: frozenset[Reason] = frozenset({"out of memory", "invalid"})
 """Failures that would repeat themselves: they close a slot at once."""
+
+
+_REASONS = frozenset(get_args(Reason))
+_WITH_OUTCOME = (TrialState.COMPLETE, TrialState.PRUNED)
+"""States in which an attempt is ended by its worker alone."""
+_MOST = 2**32
+"""More than any number or seed of ours."""
+T = TypeVar("T", bound=BaseModel)
 
 
 class _Record(BaseModel):
@@ -158,6 +177,8 @@ class Outcome(_Record):
     message: str = ""
     epoch: int = 0
     """The epoch that the value belongs to."""
+    reached: int = 0
+    """Epochs that were reported when its worker died."""
     best_accuracy: float | None = None
     best_epoch: int | None = None
     tta_accuracy: float | None = None
@@ -227,7 +248,7 @@ def read_study(attributes: Mapping[str, Any], name: str) -> StudyRecord:
     if PLAN in attributes:
         raise ValueError(
             f"study {name!r} holds repetitions: name the search that they belong to, "
-            f"{attributes[PLAN].get('parent', '')!r}"
+            f"{_parent_in(attributes[PLAN])!r}"
         )
     if STUDY not in attributes:
         raise ValueError(f"study {name!r} was not made by cifar-search")
@@ -237,21 +258,137 @@ def read_study(attributes: Mapping[str, Any], name: str) -> StudyRecord:
         raise ValueError(f"study {name!r} cannot be read: {first_problem(error)}") from None
 
 
+def _parent_in(plan: object) -> object:
+    return plan.get("parent", "") if isinstance(plan, dict) else ""
+
+
+def total_in(attributes: Mapping[str, Any]) -> int | None:
+    """Slots that a study owes; None: as many as fit its time."""
+    total = attributes.get(TOTAL)
+    return total if _is_count(total) else None
+
+
+def flaw_of(trial: FrozenTrial) -> str | None:
+    """Why a trial makes no sense as an attempt of ours, so that it is none; None where it does, or where it
+    says nothing of itself, as a trial of another program does.
+
+    What is read is what everybody can write who reaches the database.
+    """
+    attributes = trial.user_attrs
+    slot, setup, outcome = (attributes.get(key) for key in (SLOT, SETUP, OUTCOME))
+    if slot is not None and not _is_count(slot):
+        return f"its slot must be a whole number, but is {brief(slot)}"
+    if SETUP in attributes and not is_setup(setup):
+        return f"its setup is none of ours: {brief(setup)}"
+    if OUTCOME in attributes and not _is_outcome(outcome):
+        return f"its outcome is none of ours: {brief(outcome)}"
+    if slot is not None and trial.state in _WITH_OUTCOME and outcome is None:
+        return f"another program told that it is {trial.state.name.lower()}"
+    if slot is not None and trial.state == TrialState.COMPLETE and not _is_accuracy(trial):
+        return f"its value must be one accuracy, but is {brief(trial.values)}"
+    return None
+
+
+def is_foreign(trial: FrozenTrial) -> bool:
+    """Whether another program made and began the trial."""
+    ours = (SLOT, SETUP, OUTCOME)
+    return trial.state != TrialState.WAITING and not any(key in trial.user_attrs for key in ours)
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value < _MOST
+
+
+def is_setup(setup: object) -> TypeGuard[dict[str, Any]]:
+    """Whether it has what attempts are told apart by; the rest is looked at where it is used."""
+    if not isinstance(setup, dict):
+        return False
+    texts, counts = ("fingerprint", "sampler", "pruner"), ("seed", "repeat")
+    return all(isinstance(setup.get(key), str) for key in texts) and all(
+        _is_count(setup.get(key)) for key in counts
+    )
+
+
+def _is_outcome(outcome: object) -> bool:
+    reason = outcome.get("reason") if isinstance(outcome, dict) else None
+    return isinstance(reason, str) and reason in _REASONS
+
+
+def _is_accuracy(trial: FrozenTrial) -> bool:
+    values = trial.values or []
+    return len(values) == 1 and math.isfinite(values[0])
+
+
 def slot_of(trial: FrozenTrial) -> int | None:
-    """The slot that a trial is an attempt of."""
-    return trial.user_attrs.get(SLOT)
+    """The slot that a trial is an attempt of; None also for one that makes no sense."""
+    slot: int | None = trial.user_attrs.get(SLOT)
+    return None if slot is None or flaw_of(trial) else slot
+
+
+def uid_of(trial: FrozenTrial) -> str | None:
+    """What tells the attempt from a later one of the same id; None for one that no worker of ours took."""
+    uid = trial.user_attrs.get(CLAIM)
+    return uid if isinstance(uid, str) else None
+
+
+def worker_of(trial: FrozenTrial) -> str:
+    """The process that trains an attempt; empty where there is none."""
+    return text_of(trial, WORKER)
+
+
+def leader_of(trial: FrozenTrial) -> str:
+    """The process of the command that leads an attempt's worker; empty where there is none."""
+    return text_of(trial, LEADER)
+
+
+def text_of(trial: FrozenTrial, key: str) -> str:
+    """A user attribute that is a text; empty where there is none."""
+    text = trial.user_attrs.get(key)
+    return text if isinstance(text, str) else ""
 
 
 def setup_of(trial: FrozenTrial) -> Setup | None:
-    """What the trial set out to run; None if it ended before that was decided."""
+    """What the trial set out to run; None if it ended before that was decided, or makes no sense."""
+    return _read(Setup, trial, SETUP)
+
+
+def decided_setup_of(trial: FrozenTrial) -> Setup:
+    """As ``setup_of``, of a trial that has one.
+
+    Raises:
+        ValueError: another program wrote in its place.
+    """
+    setup = setup_of(trial)
+    if setup is None:
+        raise ValueError(f"trial {trial.number} has no configuration that makes sense")
+    return setup
+
+
+def fingerprint_of(trial: FrozenTrial) -> str | None:
+    """Of the configuration that the trial set out to run; as ``setup_of``, also of a trial read in brief."""
     stored = trial.user_attrs.get(SETUP)
-    return Setup.model_validate(stored) if stored else None
+    return stored["fingerprint"] if is_setup(stored) else None
+
+
+def sampler_of(trial: FrozenTrial) -> str | None:
+    """By which the trial's parameters were drawn; as ``fingerprint_of``."""
+    stored = trial.user_attrs.get(SETUP)
+    return stored["sampler"] if is_setup(stored) else None
 
 
 def outcome_of(trial: FrozenTrial) -> Outcome | None:
-    """How the trial ended; None while it runs."""
-    stored = trial.user_attrs.get(OUTCOME)
-    return Outcome.model_validate(stored) if stored else None
+    """How the trial ended; None while it runs. Of what makes no sense beside the reason nothing is known."""
+    outcome = _read(Outcome, trial, OUTCOME)
+    if outcome is None and OUTCOME in trial.user_attrs and not flaw_of(trial):
+        return Outcome(reason=trial.user_attrs[OUTCOME]["reason"])
+    return outcome
+
+
+def _read(kind: type[T], trial: FrozenTrial, key: str) -> T | None:
+    try:
+        return kind.model_validate(trial.user_attrs[key]) if key in trial.user_attrs else None
+    except ValidationError:
+        return None
 
 
 def reason_of(trial: FrozenTrial) -> Reason:
@@ -260,10 +397,18 @@ def reason_of(trial: FrozenTrial) -> Reason:
     return outcome.reason if outcome else "lost"
 
 
+def reached_by(trial: FrozenTrial) -> int:
+    """How many epochs an attempt had reported when its worker died."""
+    outcome = outcome_of(trial)
+    return outcome.reached if outcome else 0
+
+
 def confusion_of(trial: FrozenTrial) -> list[list[int]] | None:
     """Validation images by true class (rows) and predicted class; None where it was not recorded."""
-    stored: list[list[int]] | None = trial.user_attrs.get(CONFUSION)
-    return stored
+    stored = trial.user_attrs.get(CONFUSION)
+    rows = stored if isinstance(stored, list) else []
+    square = all(isinstance(row, list) and len(row) == len(rows) for row in rows)
+    return rows if rows and square and all(_is_count(count) for row in rows for count in row) else None
 
 
 def history_key(piece: int) -> str:
@@ -281,4 +426,7 @@ def history_of(trial: FrozenTrial) -> History:
     pieces: list[Mapping[str, Any]] = []
     while history_key(len(pieces)) in trial.user_attrs:
         pieces.append(trial.user_attrs[history_key(len(pieces))])
-    return History.joined(pieces)
+    try:
+        return History.joined(pieces)
+    except (AttributeError, TypeError, ValidationError):  # none of ours
+        return History()

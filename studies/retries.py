@@ -1,8 +1,9 @@
 """Database errors that pass by themselves, and calls that are repeated until they do.
 
 An error passes when the server could not be reached, ended the connection, is starting or stopping, has no
-connection or no room on its disk left, or when transactions stood in each other's way. Everything else, such
-as a broken rule of the database or a wrong statement, is raised at once.
+connection or no room on its disk left, or when transactions stood in each other's way. Whatever else a
+database says, as of a value that it cannot hold or a study that is gone, is raised at once, as a
+``StorageError``.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError
+from optuna.storages._rdb.models import NOT_FOUND_MSG
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from studies.urls import StorageError, clean_message, masked
+from studies.urls import GoneError, RefusedError, StorageError, clean_message, masked
 
 OUTAGE = 60.0
 """Seconds of an outage of the database that a storage call survives."""
@@ -39,6 +41,9 @@ _POSTGRES = {
     "40001",  # transactions that stood in each other's way
     "40P01",  # deadlock
     "25P03",  # the transaction was idle for too long
+    "25P04",  # the transaction took too long
+    "55P03",  # a row was locked for too long
+    "57014",  # the statement took too long, or was cancelled
 }
 _POSTGRES_CLASS = "08"  # the connection
 _MYSQL = {
@@ -48,17 +53,26 @@ _MYSQL = {
     1040,  # too many connections
     1053,  # the server is shutting down
     1114,  # no room left in the table space
+    1158,  # the network, as the server saw it: an error of reading
+    1159,  # nothing came in time
+    1160,  # an error of writing
+    1161,  # nothing went in time
     1203,  # the user has too many connections
     1205,  # a row was locked for too long
     1213,  # deadlock
     1226,  # the user has used up its connections
+    1317,  # the statement was cancelled
     1927,  # MariaDB: the connection was ended
+    1969,  # MariaDB: the statement took too long
     2002,  # cannot connect, by a local socket
     2003,  # cannot connect
     2006,  # the server has gone away
     2013,  # the connection was lost during a statement
+    3024,  # MySQL: the statement took too long
     4031,  # MySQL: the connection was idle for too long
 }
+_OUT_OF_STEP = "Packet sequence number wrong"
+"""How PyMySQL says that it had ended the connection when an answer to something else came."""
 _SQLITE = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -121,9 +135,11 @@ def _driver_error_passes(error: BaseException | None) -> bool:
     first = error.args[0] if error is not None and error.args else None
     if isinstance(first, int):  # PyMySQL's code
         return first in _MYSQL
+    if isinstance(first, str) and first.startswith(_OUT_OF_STEP):
+        return True
     state: str | None = getattr(error, "sqlstate", None)
-    if state is None:  # psycopg's own: cannot connect, or the connection is lost
-        return type(error).__name__ == "OperationalError"
+    if state is None:  # psycopg's own: cannot connect, not in time, or the connection is lost
+        return any(kind.__name__ == "OperationalError" for kind in type(error).__mro__)
     return state in _POSTGRES or state.startswith(_POSTGRES_CLASS)
 
 
@@ -151,7 +167,8 @@ def lasting(engine: Engine, call: Callable[[], T], done: Callable[[], T | None] 
 
     Raises:
         OutageError: the errors did not pass in time.
-        StorageError: the content of the database is damaged.
+        GoneError: a study or a trial is not there (any more).
+        StorageError: the database refuses, or its content is damaged.
     """
     return persist(call, passes, engine.url, outage_of(engine), done)
 
@@ -170,9 +187,8 @@ def persist(
     try:
         return call()
     except Exception as error:
-        _refuse_damage(error, url)
         if not passing(error):
-            raise
+            raise _told(error, url) from None
     finally:
         _inside.a_call = False
     pause = wait_random_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE)
@@ -186,19 +202,33 @@ def persist(
             f"storage {masked(url)}: could not be used for {limit:g} s: {clean_message(cause, url)}"
         ) from None
     except Exception as error:
-        _refuse_damage(error, url)
-        raise
+        raise _told(error, url) from None
     finally:
         _inside.a_call = False
 
 
-def _refuse_damage(error: Exception, url: URL) -> None:
-    """Tell of a damaged database in one line."""
+def gone(url: URL) -> GoneError:
+    """What is raised for a study or a trial that is not there."""
+    return GoneError(f"storage {masked(url)}: a study or a trial is not there: it was deleted or renamed")
+
+
+def _told(error: Exception, url: URL) -> Exception:
+    """What is raised for an error that does not pass: one line of our own for whatever the database says."""
+    if isinstance(error, KeyError) and error.args == (NOT_FOUND_MSG,):
+        return gone(url)
     if is_damage(error):
-        message = clean_message(error, url)
-        raise StorageError(f"storage {masked(url)}: the database is damaged: {message}") from None
+        return StorageError(f"storage {masked(url)}: the database is damaged: {clean_message(error, url)}")
+    if isinstance(error, (SQLAlchemyError, StorageInternalError, sqlite3.Error)):
+        return RefusedError(f"storage {masked(url)}: {clean_message(error, url)}")
+    return error
 
 
 def _unless_done(call: Callable[[], T], done: Callable[[], T | None] | None) -> T:
-    before = done() if done else None
-    return call() if before is None else before
+    def attempt() -> T:
+        before = done() if done else None
+        return call() if before is None else before
+
+    try:
+        return attempt()
+    except (IntegrityError, DuplicatedStudyError):  # a commit that had been on its way came meanwhile
+        return attempt()

@@ -1,9 +1,10 @@
 """The N trainings that a study owes. Each slot is closed by one attempt; Optuna's trials are attempts.
 
-A slot is closed when an attempt of it completed or was pruned, or when it failed for good: at once for
-reasons that repeat themselves, else after three failed attempts. One that was interrupted or crowded out does
-not count as a failure. Of attempts whose workers died before it was known what they would train, which is
-hardly ever due to the slot, it takes ten.
+A slot is closed when an attempt of it completed or was pruned, or when it was given up: at once for reasons
+that repeat themselves, else after three failures. A worker that died counts as a failure only where it says
+something of the slot: it died alone, and the attempt got no further than those before it. One of which it is
+not known why it ended, or whose worker died before it was known what it would train, is hardly ever due to
+the slot: of those it takes ten. What was interrupted or crowded out is no failure.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from collections.abc import Iterable
 
 from optuna.trial import FrozenTrial, TrialState
 
-from studies.record import FINAL_REASONS, SETUP, reason_of, slot_of
+from studies.record import FINAL_REASONS, OUTCOME, SETUP, SLOT, reached_by, reason_of, slot_of
 
 ATTEMPTS = 3
-BARREN_ATTEMPTS = 10
-"""Attempts without parameters after which a slot is given up: drawing them may be what kills the workers."""
+DOUBTFUL_ATTEMPTS = 10
+"""Attempts that ended with their workers, for unknown reasons, after which a slot is given up."""
 _UNCOUNTED = ("interrupted", "crowded out")
-_OF_WORKERS = ("killed", "lost")
 _CLOSING = (TrialState.COMPLETE, TrialState.PRUNED)
-_LIVING = (TrialState.RUNNING, TrialState.WAITING)
+DECIDING = (SLOT, OUTCOME, SETUP)
+"""User attributes that decide all of this."""
 
 
 class Slots:
@@ -32,7 +33,7 @@ class Slots:
         self.attempts: dict[int, list[FrozenTrial]] = defaultdict(list)
         for trial in trials:
             slot = slot_of(trial)
-            if slot is not None:
+            if slot is not None and trial.state != TrialState.WAITING:  # it gets its slot when it is begun
                 self.attempts[slot].append(trial)
 
     def is_closed(self, slot: int) -> bool:
@@ -45,28 +46,19 @@ class Slots:
         attempts = self.attempts.get(slot, [])
         if any(trial.state in _CLOSING for trial in attempts):
             return False
-        failed = [trial for trial in attempts if trial.state == TrialState.FAIL]
-        counted = [reason_of(trial) for trial in failed if _counts(trial)]
-        return (
-            len(counted) >= ATTEMPTS
-            or any(reason in FINAL_REASONS for reason in counted)
-            or sum(map(_is_barren, failed)) >= BARREN_ATTEMPTS
-        )
-
-    def is_living(self, slot: int) -> bool:
-        """Whether an attempt of the slot is running or queued."""
-        return any(trial.state in _LIVING for trial in self.attempts.get(slot, []))
+        return _are_hopeless([trial for trial in attempts if trial.state == TrialState.FAIL])
 
     def next_open(self) -> int:
-        """The lowest slot that needs an attempt and has none living."""
-        return next(s for s in itertools.count() if not self.is_living(s) and not self.is_closed(s))
+        """The lowest slot that needs an attempt and has none running."""
+        return next(s for s in itertools.count() if not self.is_running(s) and not self.is_closed(s))
 
     def taken(self) -> int:
         """How many slots are closed or being trained."""
-        return sum(self.is_closed(slot) or self._is_running(slot) for slot in self.attempts)
+        return sum(self.is_closed(slot) or self.is_running(slot) for slot in self.attempts)
 
-    def _is_running(self, slot: int) -> bool:
-        return any(trial.state == TrialState.RUNNING for trial in self.attempts[slot])
+    def is_running(self, slot: int) -> bool:
+        """Whether an attempt of the slot is running."""
+        return any(trial.state == TrialState.RUNNING for trial in self.attempts.get(slot, []))
 
     def closed(self) -> int:
         """How many slots are closed."""
@@ -83,11 +75,21 @@ class Slots:
         return self.attempts[slot][-1] if self.failed_for_good(slot) else None
 
 
-def _counts(failed: FrozenTrial) -> bool:
-    """Whether a failed attempt is one of those after which its slot is given up."""
-    return reason_of(failed) not in _UNCOUNTED and not _is_barren(failed)
-
-
-def _is_barren(failed: FrozenTrial) -> bool:
-    """Whether the worker died before it was known what to train."""
-    return reason_of(failed) in _OF_WORKERS and SETUP not in failed.user_attrs
+def _are_hopeless(failed: Iterable[FrozenTrial]) -> bool:
+    """Whether these attempts of a slot, in their order, are enough to give it up."""
+    errors = kills = doubtful = furthest = 0
+    for trial in failed:
+        reason, reached = reason_of(trial), reached_by(trial)
+        if reason in FINAL_REASONS:
+            return True
+        if reached > furthest:
+            furthest, kills, doubtful = reached, 0, 0
+        if reason == "lost" or (reason == "killed" and SETUP not in trial.user_attrs):
+            doubtful += 1
+        elif reason == "killed":
+            kills += 1
+        elif reason not in _UNCOUNTED:
+            errors += 1
+        if errors + kills >= ATTEMPTS or doubtful >= DOUBTFUL_ATTEMPTS:
+            return True
+    return False

@@ -31,25 +31,37 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
-from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy import Connection, Engine, create_engine, inspect
 from sqlalchemy.engine import URL
-from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from studies import sqlite
-from studies.hosts import check_host, remember_host
+from studies.connections import CONNECT_TIMEOUT, connector, patience
+from studies.hosts import check_host, remember_host, serves_this_host
 from studies.lasting import LastingStorage
-from studies.locks import IDLE, LockLostError, database_lock, guard, lock_file, locked, study_lock
+from studies.locks import (
+    LockLostError,
+    again_if_lost,
+    creation_lock,
+    database_lock,
+    guard,
+    lock_file,
+    locked,
+    study_lock,
+)
 from studies.retries import OUTAGE, OutageError, passes_before_use, persist, with_outage
-from studies.urls import StorageError, check_url, clean_message, masked
+from studies.urls import GoneError, StorageError, check_url, clean_message, masked
 
 __all__ = [
+    "GoneError",
     "LockLostError",
     "OutageError",
     "StorageError",
+    "again_if_lost",
     "check_url",
     "clean_message",
+    "creation_lock",
     "locked",
     "masked",
     "open_storage",
@@ -57,31 +69,9 @@ __all__ = [
     "study_lock",
 ]
 
-CONNECT_TIMEOUT = 10
-"""Seconds to wait for a server that does not answer, to connect."""
-_ANSWER_TIMEOUT = 180
-"""Seconds to wait for an answer from MySQL; longer than any lock is waited for."""
 _POOL = {"pool_size": 1, "max_overflow": 3, "pool_pre_ping": True}
 _MYSQL_POOL = {**_POOL, "pool_size": 2, "max_overflow": 2}
 """One more connection stays, for locks, since PyMySQL takes 25 ms of computing to connect."""
-_TCP = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 9, "tcp_user_timeout": 30_000}
-"""With these a PostgreSQL connection whose other end has vanished ends on both sides, after a minute when it
-is idle and after half a minute (in milliseconds) when something was sent."""
-_POSTGRES_ARGUMENTS: dict[str, Any] = {
-    "connect_timeout": CONNECT_TIMEOUT,
-    "options": " ".join(f"-c tcp_{name.removeprefix('tcp_')}={value}" for name, value in _TCP.items()),
-    **_TCP,
-}
-_SESSION = {
-    "postgresql": ("SET TIME ZONE 'UTC'", f"SET idle_in_transaction_session_timeout = {1000 * IDLE}"),
-    "mysql": ("SET time_zone = '+00:00', wait_timeout = 100",),
-}
-"""What a connection begins with. MySQL ends one that is silent for 100 s and frees what it held, since its
-machine may have vanished or its process be frozen; one that was only idle is opened anew."""
-_READ_ONLY_SESSION = {
-    "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
-    "mysql": "SET SESSION TRANSACTION READ ONLY",
-}
 _CORE_TABLES = {"version_info", "studies", "trials"}
 """Tables that every version of Optuna with a database has made."""
 # An outage is told in one line, where it ends a command; neither the pool's tracebacks nor Optuna's lines on
@@ -229,9 +219,7 @@ def _construct(
             skip_table_creation=skip_table_creation,
             **options,
         )
-    if not _is_sqlite(url):
-        _begin_sessions(storage.engine, write)
-    elif write:
+    if write and _is_sqlite(url):
         sqlite.begin_immediate(storage.engine)
     guard(storage.engine)
     return storage
@@ -262,8 +250,11 @@ def _is_set_up(url: URL, *, write: bool) -> bool:
         # A lock file says that this file has been opened to write before. Only then may a look at it make
         # SQLite's own files for a moment, which makes it safe beside other processes that are starting.
         write = write and lock_file(path).exists()
-    # PyMySQL greets a server under the timeout for answers, so that a silent one shows here, within seconds.
-    with _engine(url, write=write, read_timeout=CONNECT_TIMEOUT) as engine, _connect(engine) as connection:
+    with (
+        patience(CONNECT_TIMEOUT),  # a server that does not answer shows here, within seconds
+        _engine(url, write=write) as engine,
+        _connect(engine) as connection,
+    ):
         return _tables_are_whole(connection)
 
 
@@ -300,42 +291,31 @@ def _other_program(tables: set[str]) -> StorageError:
 
 
 @contextmanager
-def _engine(url: URL, *, write: bool, read_timeout: int = _ANSWER_TIMEOUT) -> Iterator[Engine]:
+def _engine(url: URL, *, write: bool) -> Iterator[Engine]:
     """A short-lived engine."""
-    engine = create_engine(url, **_engine_options(url, write=write, read_timeout=read_timeout))
+    engine = create_engine(url, **_engine_options(url, write=write))
     try:
         yield engine
     finally:
         engine.dispose()
 
 
-def _engine_options(url: URL, *, write: bool, read_timeout: int = _ANSWER_TIMEOUT) -> dict[str, Any]:
-    """Keyword arguments of ``create_engine``; what the URL itself sets (``?connect_timeout=3``) stays."""
-    if _is_sqlite(url):
-        connect = sqlite.writer if write else sqlite.reader
-        pool = _POOL if write else {"poolclass": NullPool}  # so that each read sees the file as it is then
-        return {**pool, "creator": partial(connect, _path(url))}
-    if url.get_backend_name() == "postgresql":
-        pool, arguments = _POOL, _POSTGRES_ARGUMENTS
-    else:
-        pool, arguments = _MYSQL_POOL, {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": read_timeout}
-    return {**pool, "connect_args": {key: value for key, value in arguments.items() if key not in url.query}}
+def _engine_options(url: URL, *, write: bool) -> dict[str, Any]:
+    """Keyword arguments of ``create_engine``."""
+    if not _is_sqlite(url):
+        pool = _POOL if url.get_backend_name() == "postgresql" else _MYSQL_POOL
+        return {**pool, "creator": connector(url, write=write)}
+    if write:
+        return {**_POOL, "creator": partial(sqlite.writer, _path(url))}
+    # so that each read sees the file as it is then, and no log is kept open
+    return {"poolclass": NullPool, "creator": partial(_read_sqlite, _path(url))}
 
 
-def _begin_sessions(engine: Engine, write: bool) -> None:
-    """Let every connection of the engine begin with what its server needs to be told."""
-    statements = [*_SESSION[engine.dialect.name]]
-    statements += [] if write else [_READ_ONLY_SESSION[engine.dialect.name]]
-
-    @event.listens_for(engine, "connect")
-    def _begin(connection: DBAPIConnection, _: object) -> None:
-        cursor = connection.cursor()
-        for statement in statements:
-            cursor.execute(statement)
-        cursor.close()
-        connection.commit()
-
-    engine.dispose()  # of the connections that it began without
+def _read_sqlite(path: Path) -> sqlite3.Connection:
+    """A connection that reads. It takes part in the log of a database that this host has written to before,
+    which the lock file shows, since its writers may come at any time."""
+    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    return sqlite.reader(path, joining=writable and lock_file(path).exists() and serves_this_host(path))
 
 
 def _is_sqlite(url: URL) -> bool:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
+from spaces.domain import Value
 from spaces.space import Space
-from spaces.text import brief, digest
+from spaces.text import brief, digest, is_plain_text
 from studies import record
+from studies.attributes import AttributeStorage
 from studies.base import SAMPLING, TRAINING, Claim, Study, derived_seed, ensure_study, just_created
 from studies.drawing import DrawnStudy, excerpt
 from studies.methods import build_pruner, build_sampler, resolve_sampler
 from studies.reading import read_attributes
-from studies.record import DataRecord, Drawing, Outcome, Setup, StudyRecord
+from studies.record import DataRecord, Drawing, Setup, StudyRecord
+from studies.slots import Slots
 from studies.storage import locked
 from studies.writing import write_trial
 
@@ -56,8 +60,7 @@ class SearchStudy(Study):
     def _prescribed(self, slot: int) -> dict[str, Any]:
         """What is known of a slot's parameters before the sampler is asked."""
         if self.record.sampler == "grid":
-            points = self.space.grid()
-            return dict(points[slot % len(points)])
+            return dict(self._points[slot % len(self._points)])
         first = list(self.space.first)
         if not self.space.levels:
             return dict(first[slot]) if slot < len(first) else {}
@@ -66,6 +69,11 @@ class SearchStudy(Study):
         of_level = [values for values in first if values.get(balance, level) == level]
         return dict(of_level[position]) if position < len(of_level) else {}
 
+    @cached_property
+    def _points(self) -> list[dict[str, Value]]:
+        """The grid's."""
+        return self.space.grid()
+
     def _level(self, slot: int) -> Any:
         return self.space.levels[slot % len(self.space.levels)]
 
@@ -73,6 +81,26 @@ class SearchStudy(Study):
         """The balanced parameter's level: the same number of slots for each."""
         balanced = self.space.balance and self.record.sampler != "grid"
         return {self.space.balance: self._level(slot)} if self.space.balance and balanced else {}
+
+    def _slot_for(self, values: Mapping[str, Any], slots: Slots) -> int | None:
+        """The lowest open slot of which nothing else is known, so that a grid's points, the levels' shares,
+        the space's first configurations and what was interrupted stay as they are."""
+        accepted = self.space.accept(values, partial=True)
+        total = self.total()
+        fitting = [
+            slot
+            for slot in range(self._some_beyond(slots) if total is None else total)
+            if not slots.is_closed(slot)
+            and _agree(accepted, {**self._known(slot, slots), **self._fixed(slot)})
+        ]
+        if not fitting and self.record.sampler == "grid":
+            raise ValueError("no slot is left for the grid's points with these values")
+        return next((slot for slot in fitting if not slots.is_running(slot)), None)
+
+    def _some_beyond(self, slots: Slots) -> int:
+        """So many slots that some of the last have no attempt yet and nothing but their level prescribed."""
+        used = max(slots.attempts, default=-1) + 1
+        return used + (len(self.space.first) + 1) * max(len(self.space.levels), 1)
 
     def _draw(self, known: Sequence[FrozenTrial], attempt: FrozenTrial, drawing: Drawing) -> Claim | None:
         slot = record.slot_of(attempt) or 0
@@ -84,9 +112,8 @@ class SearchStudy(Study):
         try:
             configuration = self.space.configure(values)
         except ValueError as error:
-            outcome = Outcome(reason="invalid", message=str(error))
-            write_trial(self.storage, attempt._trial_id, {}, drawn.parameters)
-            self.close(attempt._trial_id, TrialState.FAIL, outcome)
+            write_trial(self.storage, attempt._trial_id, {}, drawn.parameters, record.uid_of(attempt))
+            self._close_invalid(attempt, str(error))
             return None
 
         def decide() -> int:
@@ -104,10 +131,10 @@ class SearchStudy(Study):
                 ahead=drawing.ahead,
             )
             attributes = {record.SETUP: setup.model_dump(mode="json")}
-            write_trial(self.storage, attempt._trial_id, attributes, drawn.parameters)
+            write_trial(self.storage, attempt._trial_id, attributes, drawn.parameters, record.uid_of(attempt))
             return setup.seed
 
-        training_seed = locked(self.storage, self.name, decide)
+        training_seed = locked(self.storage, self.study_id, decide)
         trial = optuna.Trial(self.optuna, attempt._trial_id)
         return Claim(trial, slot, configuration, training_seed, self.record.split)
 
@@ -124,16 +151,21 @@ class SearchStudy(Study):
 
     def _setups(self, known: Sequence[FrozenTrial]) -> list[tuple[int | None, Mapping[str, Any]]]:
         """The slots and setups of all attempts: of those known, and what was written since."""
-        decided = [trial for trial in known if record.SETUP in trial.user_attrs]
+        decided = (trial.user_attrs for trial in known)
         keys = {record.SLOT, record.SETUP}
         without = [trial._trial_id for trial in known if record.SETUP not in trial.user_attrs]
         newest = max((trial._trial_id for trial in known), default=0)
         written = read_attributes(self.storage, self.study_id, keys, without, newest)
         return [
             (attributes.get(record.SLOT), attributes[record.SETUP])
-            for attributes in [*(trial.user_attrs for trial in decided), *written]
-            if record.SETUP in attributes
+            for attributes in [*decided, *written]
+            if record.is_setup(attributes.get(record.SETUP))
         ]
+
+
+def _agree(some: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    """Whether no parameter has another value in the one than in the other."""
+    return all(some[name] == others[name] for name in some.keys() & others.keys())
 
 
 def open_study(
@@ -149,39 +181,49 @@ def open_study(
         keep_total: whether a study that exists keeps its own total.
 
     Raises:
-        ValueError: naming what differs, if the study is another search.
+        ValueError: naming what differs, if the study is another search, or a parameter whose name the
+            database cannot hold.
     """
+    assert isinstance(storage, AttributeStorage)
+    space = Space.read(wanted.space, f"space of study {name!r}", wanted.space_name)
+    storage.check_parameters([parameter.name for parameter in space.parameters])
+    ensure_study(storage, name, record.STUDY, wanted)
+    study = SearchStudy(storage, name)
+    refuse_other_search(study, wanted)
 
-    def open_locked() -> SearchStudy:
-        ensure_study(storage, name, record.STUDY, wanted)
-        study = SearchStudy(storage, name)
-        refuse_other_search(study, wanted)
+    def set_total() -> None:
         if not (keep_total and record.TOTAL in study.optuna.user_attrs):
             study.set_total(total)
-        return study
 
-    return locked(storage, name, open_locked)
+    locked(storage, study.study_id, set_total)
+    return study
 
 
-def check_continuation(storage: RDBStorage, name: str, wanted: StudyRecord) -> None:
-    """Refuse to continue a study of this name that is another search; only reads.
+def check_continuation(storage: RDBStorage, name: str, wanted: StudyRecord) -> SearchStudy | None:
+    """The study of this name, unless there is none yet; only reads.
 
     Raises:
-        ValueError: naming what differs.
+        ValueError: naming what differs, if it is another search, or another spelling that the database takes
+            for this name.
     """
-    if name not in optuna.get_all_study_names(storage=storage):
-        return
-    if not just_created(optuna.load_study(study_name=name, storage=storage)):
-        refuse_other_search(SearchStudy(storage, name), wanted)
+    try:
+        there = optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        return None
+    if just_created(there):
+        return None
+    study = SearchStudy(storage, name)
+    refuse_other_search(study, wanted)
+    return study
 
 
 def check_name(name: str) -> str:
     """Return ``name`` if a study may be called so.
 
     Raises:
-        ValueError: if it is blank, too long, not printable, or would look like an option or a plan's name.
+        ValueError: if it is blank, too long, no plain text, or would look like an option or a plan's name.
     """
-    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable() or name[0] == "-":
+    if not name.strip() or len(name) > LONGEST_NAME or not is_plain_text(name) or name[0] == "-":
         raise ValueError(
             f"must have 1 to {LONGEST_NAME} printable characters, the first not a dash, but got {len(name)}: "
             f"{brief(name)}"

@@ -6,6 +6,7 @@ an adaptive, pruned search samples unevenly: levels are described, not tested.
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections import Counter, defaultdict
@@ -19,9 +20,22 @@ from spaces.parameter import Parameter
 from studies.convergence import convergence
 from studies.importance import importances
 from studies.levels import levels
-from studies.record import curve_of, history_of, outcome_of, reason_of, setup_of, slot_of
+from studies.record import (
+    curve_of,
+    fingerprint_of,
+    flaw_of,
+    history_of,
+    is_foreign,
+    outcome_of,
+    reason_of,
+    setup_of,
+    slot_of,
+)
 from studies.slots import Slots
 from studies.study import SearchStudy
+
+_AT_ONCE = 500
+"""Whole trials in memory while all of them are told."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +100,11 @@ class Summary:
     repeated: dict[str, int]
     """Attempts that did not close their slot, by why they ended; "running" for those that have not."""
     given_up: tuple[GivenUp, ...]
+    senseless: dict[int, str]
+    """By their numbers, trials whose record another program must have written, and what is wrong with it.
+    They are left out of everything else."""
+    foreign: int
+    """Trials that another program ran in this study. They are left out too."""
     eager: tuple[str, ...]
     """Why steps of trials on a GPU were not captured, each reason once."""
     leaderboard: tuple[Entry, ...]
@@ -111,9 +130,13 @@ class Summary:
 
 def summarize(study: SearchStudy) -> Summary:
     """Read a study and sum it up."""
-    slots = study.slots()
+    all_trials = study.trials_in_brief()
+    senseless = {trial.number: flaw for trial in all_trials if (flaw := flaw_of(trial))}
+    foreign = {trial.number for trial in all_trials if is_foreign(trial)}
+    trials = [t for t in all_trials if t.number not in senseless and t.number not in foreign]
+    slots = Slots(trials)
     closing = slots.closing_trials()
-    all_outcomes = [outcome for trial in study.trials() if (outcome := outcome_of(trial))]
+    all_outcomes = [outcome for trial in trials if (outcome := outcome_of(trial))]
     record = study.record
     return Summary(
         name=study.name,
@@ -126,13 +149,15 @@ def summarize(study: SearchStudy) -> Summary:
         total=study.total(),
         closed=len(closing),
         ended=dict(Counter(reason_of(trial) for trial in closing)),
-        attempts=len(study.trials()),
-        repeated=_repeated(study.trials(), closing),
+        attempts=len(all_trials),
+        repeated=_repeated(trials, closing),
         given_up=tuple(_given_up(slots)),
+        senseless=senseless,
+        foreign=len(foreign),
         eager=tuple(sorted({outcome.eager for outcome in all_outcomes if outcome.eager})),
         leaderboard=leaderboard(closing),
         levels=tuple(_levels(study, closing)),
-        importances=importances(study.optuna),
+        importances=importances(trials),
         seconds_trained=sum(outcome.seconds for outcome in all_outcomes),
         seconds_saved=sum(_saved(trial, record.epochs) for trial in closing),
         device=tuple(sorted({outcome.device for outcome in all_outcomes if outcome.device})),
@@ -170,10 +195,14 @@ def leaderboard(closing: list[FrozenTrial]) -> tuple[Entry, ...]:
     """Completed configurations, best mean first; runs of the same configuration are one entry."""
     by_configuration: dict[str, list[FrozenTrial]] = defaultdict(list)
     for trial in _completed(closing):
-        setup = setup_of(trial)
-        by_configuration[setup.fingerprint if setup else f"\0{trial.number}"].append(trial)
+        by_configuration[fingerprint_of(trial) or f"\0{trial.number}"].append(trial)
     entries = [_entry(fingerprint, trials) for fingerprint, trials in by_configuration.items()]
     return tuple(sorted(entries, key=lambda entry: -entry.accuracy))
+
+
+def ranked(study: SearchStudy) -> tuple[Entry, ...]:
+    """A study's leaderboard."""
+    return leaderboard(Slots(study.trials_in_brief()).closing_trials())
 
 
 def _entry(fingerprint: str, trials: list[FrozenTrial]) -> Entry:
@@ -195,9 +224,11 @@ def _levels(study: SearchStudy, closing: list[FrozenTrial]) -> Iterable[Level]:
         if parameter.role != "scientific":
             continue
         labels, level_of = levels(parameter.domain)
-        for label in labels:
-            having = [trial for trial in closing if parameter.name in trial.params]
-            yield _level(parameter, label, [t for t in having if level_of(t.params[parameter.name]) == label])
+        by_level: dict[str, list[FrozenTrial]] = {label: [] for label in labels}
+        for trial in closing:
+            if parameter.name in trial.params:
+                by_level.setdefault(level_of(trial.params[parameter.name]), []).append(trial)
+        yield from (_level(parameter, label, by_level[label]) for label in labels)
 
 
 def _level(parameter: Parameter, label: str, trials: list[FrozenTrial]) -> Level:
@@ -220,12 +251,23 @@ def _saved(trial: FrozenTrial, epochs: int) -> float:
     return outcome.seconds / outcome.epoch * (epochs - outcome.epoch)
 
 
-def as_json(study: SearchStudy) -> dict[str, Any]:
-    """The summary and every attempt, for scripts."""
+def as_json(study: SearchStudy) -> Iterator[str]:
+    """The text of a JSON object, for scripts, piece by piece: the summary, and every attempt in a line of its
+    own, which is read when it is due."""
     summary = summarize(study)
     target = convergence_target(summary)
-    attempts = [_attempt(trial, target) for trial in study.trials()]
-    return {**asdict(summary), "standard_error": summary.standard_error, "trials": attempts}
+    head = {**asdict(summary), "standard_error": summary.standard_error}
+    yield json.dumps(head, indent=2, allow_nan=False).removesuffix("\n}") + ',\n  "trials": ['
+    before = "\n    "
+    for trial in _in_turn(study, summary.attempts):
+        yield before + json.dumps(_attempt(trial, target), allow_nan=False)
+        before = ",\n    "
+    yield "\n  ]\n}\n"
+
+
+def _in_turn(study: SearchStudy, attempts: int) -> Iterator[FrozenTrial]:
+    for start in range(0, attempts, _AT_ONCE):
+        yield from study.whole_trials(range(start, min(start + _AT_ONCE, attempts)))
 
 
 def convergence_target(summary: Summary) -> float:

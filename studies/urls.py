@@ -6,7 +6,7 @@ import importlib
 import re
 from urllib.parse import quote, quote_plus
 
-from optuna.exceptions import OptunaError
+from optuna.exceptions import OptunaError, StorageInternalError
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
@@ -24,6 +24,17 @@ class StorageError(ValueError):
 
     Never holds a password.
     """
+
+
+class RefusedError(StorageError, StorageInternalError):
+    """What a database says of a value or a statement; an error of Optuna's kind too."""
+
+
+class GoneError(StorageError, KeyError):
+    """A study or a trial that is not there, or not any more: a person deleted or renamed it."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def check_url(url: str | URL) -> URL:

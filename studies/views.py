@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from studies.plan import PlanStudy
 
 _VIEW = "view "
 
 
-def set_view(plan: PlanStudy, name: str, content: dict[str, Any]) -> None:
+class View(BaseModel):
+    """What is to be shown, as it is kept. What another program wrote in its place is no view."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+
+T = TypeVar("T", bound=View)
+
+
+def set_view(plan: PlanStudy, name: str, content: View) -> None:
     """Keep what is to be shown under this name."""
-    plan.optuna.set_user_attr(_VIEW + name, content)
+    plan.optuna.set_user_attr(_VIEW + name, content.model_dump(mode="json"))
 
 
-def view_of(plan: PlanStudy, name: str) -> dict[str, Any] | None:
+def view_of(plan: PlanStudy, name: str, kind: type[T]) -> T | None:
     """What was kept under this name; None if nothing was."""
-    content: dict[str, Any] | None = plan.optuna.user_attrs.get(_VIEW + name)
-    return content
+    try:
+        return kind.model_validate(plan.optuna.user_attrs.get(_VIEW + name))
+    except ValidationError:
+        return None
 
 
 def views_of(plan: PlanStudy) -> list[str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
 from spaces.space import Space
-from studies.base import Claim
+from studies.base import Claim, Study
 from studies.record import DataRecord, Drawing, History, Outcome, Reason, SplitRecord, StudyRecord
 from studies.study import SearchStudy, open_study
 
@@ -46,14 +48,15 @@ def make_study(
     name: str = "s",
     sampler: str = "random",
     seed: int = 0,
+    mark: str = "",
 ) -> SearchStudy:
-    """A search without trials, of 100 validation images."""
+    """A search without trials, of 100 validation images; ``mark`` is as random as a command makes it."""
     read = Space.read(space, "mine", "mine")
     split = SplitRecord(seed=0, val_size=0.1, train_size=None, hash="s", train_images=900, val_images=100)
     data = DataRecord(name="digits", hash="d", classes=("0", "1"), shape=(8, 8, 1))
     described = StudyRecord(
         space_name="mine", space=read.to_yaml(), space_fingerprint=read.fingerprint(), data=data, split=split,
-        epochs=EPOCHS, precision="fp32", seed=seed, sampler=sampler, pruner="none",
+        epochs=EPOCHS, precision="fp32", seed=seed, sampler=sampler, pruner="none", mark=mark,
     )  # fmt: skip
     return open_study(storage, name, described, total)
 
@@ -82,3 +85,14 @@ def run_all(
     while not study.is_complete():
         claimed = claim(study, sampler)
         end(study, claimed, "finished", accuracy(claimed.trial.params))
+
+
+def forge(study: Study, key: str, value: Any, number: int) -> None:
+    """Write into a trial's record as another program on the database can, ended or not."""
+    attributes = models.TrialUserAttributeModel.__table__
+    trial_id, text = study.trials()[number]._trial_id, json.dumps(value)
+    with study.storage.engine.begin() as connection:
+        connection.execute(
+            attributes.delete().where(attributes.c.trial_id == trial_id, attributes.c.key == key)
+        )
+        connection.execute(attributes.insert().values(trial_id=trial_id, key=key, value_json=text))

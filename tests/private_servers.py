@@ -12,10 +12,11 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import sqlalchemy as sa
+from networks import Network
 
 PATIENCE = 120
 """Seconds to wait for a server on a busy machine."""
@@ -34,13 +35,15 @@ class PrivateServer(ABC):
     """Whom the server's processes belong to where this one is root's, which servers refuse to run as."""
     crash_signal: int
 
-    def __init__(self, folder: Path) -> None:
-        """Make its data.
+    def __init__(self, folder: Path, network: Network | None = None) -> None:
+        """Make its data; it is to be reached through the network, by default on this machine alone.
 
         Raises:
             MissingError: its programs are not installed here.
         """
         self._folder = folder
+        self._network = network
+        self._address = network.server if network else "127.0.0.1"
         self._owner = self.user if os.getuid() == 0 else None
         if self._owner:
             self._own(folder)
@@ -101,7 +104,8 @@ class PrivateServer(ABC):
 
     def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         owner = {"user": self._owner, "group": self._owner, "extra_groups": ()} if self._owner else {}
-        with self._log_file.open("ab") as log:
+        inside = self._network.inside() if self._network else nullcontext()
+        with self._log_file.open("ab") as log, inside:
             return subprocess.Popen(
                 command, cwd=self._folder, stdout=log, stderr=log, start_new_session=True, **owner
             )
@@ -127,7 +131,7 @@ class PrivatePostgres(PrivateServer):
 
     @property
     def url(self) -> str:
-        return f"postgresql+psycopg://postgres@127.0.0.1:{self._port}/postgres"
+        return f"postgresql+psycopg://postgres@{self._address}:{self._port}/postgres"
 
     @property
     def _data(self) -> str:
@@ -135,10 +139,13 @@ class PrivatePostgres(PrivateServer):
 
     def _initialize(self) -> None:
         self._run([program("initdb"), "-D", self._data, "-U", "postgres", "-A", "trust"])
+        if self._network:
+            with (self._folder / "data" / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {self._network.client}/32 trust\n")
 
     def _command(self) -> list[str]:
-        sockets = str(self._folder)
-        return [program("postgres"), "-D", self._data, "-p", str(self._port), "-k", sockets]
+        where = ["-h", self._address, "-p", str(self._port), "-k", str(self._folder)]
+        return [program("postgres"), "-D", self._data, *where]
 
     def close(self) -> None:
         if self._process is not None:
@@ -155,7 +162,7 @@ class PrivateMariadb(PrivateServer):
 
     @property
     def url(self) -> str:
-        return f"mysql+pymysql://root@127.0.0.1:{self._port}/test"
+        return f"mysql+pymysql://root@{self._address}:{self._port}/test"
 
     @property
     def _data(self) -> str:
@@ -167,8 +174,11 @@ class PrivateMariadb(PrivateServer):
 
     def _command(self) -> list[str]:
         files = [f"--socket={self._folder / 'socket'}", f"--pid-file={self._folder / 'pid'}"]
-        where = ["--bind-address=127.0.0.1", f"--port={self._port}"]
-        return [program("mariadbd"), "--no-defaults", self._data, *files, *where]
+        where = [f"--bind-address={self._address}", f"--port={self._port}"]
+        strangers = (
+            ["--skip-grant-tables"] if self._network else []
+        )  # who comes from elsewhere has no account
+        return [program("mariadbd"), "--no-defaults", self._data, *files, *where, *strangers]
 
 
 SERVERS = {server.backend: server for server in (PrivatePostgres, PrivateMariadb)}
@@ -188,8 +198,11 @@ def program(name: str) -> str:
 
 
 @contextmanager
-def private_server(backend: str, parent: Path | None = None) -> Iterator[PrivateServer]:
-    """A running server of this kind, gone when the ``with`` block ends; its folder is made in ``parent``.
+def private_server(
+    backend: str, parent: Path | None = None, network: Network | None = None
+) -> Iterator[PrivateServer]:
+    """A running server of this kind, gone when the ``with`` block ends; its folder is made in ``parent``, and
+    it is at the other end of ``network``.
 
     Raises:
         MissingError: it cannot be started here.
@@ -197,7 +210,7 @@ def private_server(backend: str, parent: Path | None = None) -> Iterator[Private
     folder = Path(tempfile.mkdtemp(prefix="cifar-search-", dir=parent))
     server = None
     try:
-        server = SERVERS[backend](folder)
+        server = SERVERS[backend](folder, network)
         server.start()
         yield server
     finally:

@@ -52,6 +52,10 @@ class Rig:
     grace: float = 120.0
     least: float = 60.0
     """That an epoch may always take."""
+    vanished: int = 30
+    """Until TCP gives up an end that does not acknowledge what it was sent."""
+    idle: int = 40
+    """Until a server ends a session that does nothing."""
     faults: tuple[Fault, ...] = ()
 
     def install(self) -> None:
@@ -64,6 +68,12 @@ class Rig:
         ):
             owner, name = _found(function)
             getattr(owner, name).__defaults__ = (value,)
+        for name, seconds in (
+            ("studies.connections:VANISHED", self.vanished),
+            ("studies.connections:IDLE", self.idle),
+            ("studies.locks:FROZEN", self.idle + 10),
+        ):
+            setattr(*_found(name), seconds)
         for fault in self.faults:
             _break(fault)
 

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+import warm
 from optuna.trial import FrozenTrial, TrialState
 
 from studies.record import WORKER
@@ -28,7 +30,7 @@ TINY = """
 question: Which learning rate?
 base:
   model: {name: vgg, widths: [4], convolutions: 1, head: 0, normalization: none}
-  training: {epochs: 1500, batch_size: 64}
+  training: {epochs: 500, batch_size: 64}
 parameters:
   optimizer.lr: {float: [1e-3, 0.3], log: true, role: nuisance}
   model.dropout: {float: [0.0, 0.5], step: 0.1, role: scientific}
@@ -52,19 +54,13 @@ class Command:
     """A running ``cifar-search``, the first process of a session of its own. As in a shell, Ctrl-C reaches
     all processes of it."""
 
-    def __init__(self, folder: Path, *words: str, terminal: bool = False) -> None:
+    def __init__(self, folder: Path, *words: str, terminal: bool = False, cold: bool = False) -> None:
+        """Start it; ``cold`` by an interpreter of its own."""
         self._log = folder / f"{time.monotonic_ns()}.log"
         self._terminal: int | None = None
         output = self._open_terminal() if terminal else os.open(self._log, os.O_CREAT | os.O_WRONLY)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "search.cli", *words],
-            cwd=folder,
-            stdin=output,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            preexec_fn=_take_terminal if terminal else as_in_a_shell,
-        )
+        streams = {"cwd": folder, "stdin": output, "stdout": output, "stderr": output}
+        self.process = _cold(words, **streams) if cold else warm.Process(words, terminal=terminal, **streams)
         os.close(output)
 
     def _open_terminal(self) -> int:
@@ -100,19 +96,16 @@ class Command:
         return soon(lambda: not self.others())
 
 
+def _cold(words: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:
+    program = [sys.executable, "-m", warm.PROGRAM, *words]
+    return subprocess.Popen(program, start_new_session=True, preexec_fn=as_in_a_shell, **streams)
+
+
 def as_in_a_shell() -> None:
     """Let Ctrl-C, and a terminal that is closed, end the process, though they may not end the tests (nohup,
     or a job in the background)."""
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-
-
-def _take_terminal() -> None:
-    import fcntl
-    import termios
-
-    as_in_a_shell()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def _processes_of(session: int) -> Iterator[int]:
@@ -146,8 +139,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
     """Start ``cifar-search``; whatever still runs at the end of the test is killed."""
     commands: list[Command] = []
 
-    def start(*words: str, terminal: bool = False) -> Command:
-        commands.append(Command(tmp_path, *words, terminal=terminal))
+    def start(*words: str, **how: bool) -> Command:
+        commands.append(Command(tmp_path, *words, **how))
         return commands[-1]
 
     (tmp_path / "tiny.yaml").write_text(TINY)

@@ -6,6 +6,7 @@ exit code 2, nothing on the other stream, and no file made or changed. What is n
     unknown names, --trials, --epochs, sizes      search_tests/test_cli.py, test_data_split.py
     mistakes of other commands                    search_tests/test_repeat.py, test_retrain.py,
                                                   test_exporting.py, test_report_command.py
+    stop, delete, rename, a lowered total         search_tests/test_upkeep_commands.py
     a batch larger than the training set          search_tests/test_cli.py
     a label outside the classes                   search_tests/test_noise.py
     images: other modes, link loops, devices,     search_tests/test_data_folder.py
@@ -29,6 +30,9 @@ exit code 2, nothing on the other stream, and no file made or changed. What is n
     tables of another Optuna                      studies_tests/test_storage.py
     a full disk under the database                studies_tests/test_storage_full.py
     connections exhausted, outages of a minute    studies_tests/test_storage_outages.py
+    connections that end in any way, late commits studies_tests/test_storage_ends.py
+    networks that swallow packets                 studies_tests/test_storage_black_hole.py, search_tests/
+                                                  test_recovery_commands.py
     locks lost, held by the frozen                studies_tests/test_storage_locks.py
     the clock set back                            studies_tests/test_heartbeat.py
     memory exhausted                              search_tests/test_objective.py, test_driver.py,

@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
+
+from studies.folders import CHECKPOINTS, folder_of
+from studies.hosts import host_file
+from studies.locks import lock_file
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {"spaces": set(), "studies": {"spaces"}, "search": {"spaces", "studies"}}
@@ -57,8 +62,7 @@ def commands() -> dict[str, set[str]]:
     """Every command and its options, as its help shows them."""
 
     def help_of(*words: str) -> str:
-        program = [sys.executable, "-m", "search.cli", *words, "--help"]
-        return subprocess.run(program, capture_output=True, text=True, check=True).stdout
+        return warm.run([*words, "--help"], cwd=ROOT).stdout
 
     names = re.findall(r"^  (\w+) +\S", help_of().split("Commands:")[1], re.MULTILINE)
     return {name: set(re.findall(r"^  (--[\w-]+)", help_of(name), re.MULTILINE)) for name in names}
@@ -86,3 +90,17 @@ def test_no_document_names_a_path_of_somebodys_machine():
     for name in tracked:
         text = (ROOT / name).read_text()
         assert not re.search(r"(?<![\w.])/(?:work|home/(?!me/)|root|Users)/\w", text), name
+
+
+def test_what_the_program_leaves_beside_a_database_is_not_committed(tmp_path):
+    database = tmp_path / "cifar-search.db"
+    url = f"sqlite:///{database}"
+    folders = [folder_of(url, kind) / "x" for kind in (CHECKPOINTS, "artifacts")]
+    of_sqlite = [database.with_name(f"{database.name}-{kind}") for kind in ("wal", "shm", "journal")]
+    left = [database, *of_sqlite, lock_file(database), host_file(database), *folders]
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / ".gitignore").write_text((ROOT / ".gitignore").read_text())
+    listed = subprocess.run(
+        ["git", "-C", tmp_path, "check-ignore", *left], capture_output=True, text=True, check=True
+    ).stdout
+    assert listed.split() == [str(path) for path in left]

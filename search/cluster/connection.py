@@ -5,7 +5,8 @@ those who have no token, which is tried, unless its address is a loopback addres
 
 Uses of Ray's internals, held by a test: ``ray._raylet.GcsClient``, which asks a cluster something without
 joining it; ``canonicalize_bootstrap_address``, which finds the cluster of this machine;
-``ray._private.worker.print_to_stdstream``, which writes events of the cluster across our own output.
+``ray._private.worker.print_to_stdstream``, which writes events of the cluster across our own output;
+``RAY_NUM_REDIS_GET_RETRIES``, the seconds for which Ray waits for what it starts.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.interrupts import Interrupts
+from search.sockets import OF_RAY, folder_for
 
 PATIENCE = 20.0
 """Seconds in which a cluster must answer."""
+STARTING = 90
+"""Seconds in which a local Ray must have started; on a busy machine its own 20 do not suffice."""
 _ASK = """
 import sys
 from ray._raylet import GcsClient
@@ -57,10 +61,12 @@ def connected(address: str, cpus: int, interrupts: Interrupts) -> Iterator[Clust
 
     Raises:
         ValueError: no cluster answers there, it refuses our token, or it needs none and is not a loopback
-            address; one line.
+            address, or there is no place for a local Ray's sockets; one line.
     """
     if address == "local":
         _use_own_token()
+        os.environ.setdefault("RAY_TMPDIR", folder_for(OF_RAY))
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", str(STARTING))
         options: dict[str, Any] = {"num_cpus": cpus, "object_store_memory": 100_000_000}
     else:
         address, options = _checked(address), {}

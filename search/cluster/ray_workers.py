@@ -24,9 +24,13 @@ from search.data.request import DataRequest
 from search.workers import Refusal, WorkerOrder, work
 from studies.folders import SHARED
 from studies.processes import process_name
+from studies.record import Reason
 
 _VARIABLES = (SHARED, "CIFAR_SEARCH_DATA")
 """What an actor takes over from the command's environment where its node does not say otherwise."""
+
+_ANSWER = 10.0
+"""Seconds within which a node answers, if need be from a process that has to be started."""
 
 
 class _Actor:
@@ -35,9 +39,11 @@ class _Actor:
     def __init__(self) -> None:
         self._told = threading.Event()
 
-    def name(self) -> str:
-        """The process's name."""
-        return process_name(os.getpid())
+    def name(self) -> tuple[str, str]:
+        """The process's name, and its node's."""
+        import ray
+
+        return process_name(os.getpid()), ray.get_runtime_context().get_node_id()
 
     def stop(self) -> None:
         """Leave at the end of the epoch."""
@@ -67,6 +73,8 @@ class _Member:
     """The result to come."""
     name: str = ""
     """Empty until it has a place."""
+    node: str = ""
+    """Where it has its place, by Ray's name."""
 
 
 class RayWorkers:
@@ -84,9 +92,10 @@ class RayWorkers:
             say: shows a line.
         """
         import ray
+        import ray.util.scheduling_strategies
 
         self._ray = ray
-        self._order = replace(order, data=_absolute(order.data))
+        self._order = replace(order, data=_absolute(order.data), leader=process_name(os.getpid()))
         self._over = over
         self._say = say
         self._stopping = False
@@ -120,11 +129,11 @@ class RayWorkers:
         if self._without_place() and (self._stopping or self._over()):
             self._dismiss(self._without_place())
 
-    def collect_dead(self) -> list[str]:
-        """Forget the workers that have ended; return the names of those that did not end well."""
+    def collect_dead(self) -> dict[str, Reason]:
+        """Forget the workers that have ended; the names of those that did not end well, and why."""
         gone = [member for member in self._members if member.name and self._has_answered(member)]
         self._members = [member for member in self._members if member not in gone]
-        return [member.name for member in gone if not self._ended_well(member)]
+        return {member.name: reason for member in gone if (reason := self._death(member))}
 
     def stop(self) -> None:
         """Ask all to put their trials back at the end of the epoch and leave."""
@@ -142,7 +151,7 @@ class RayWorkers:
     def _set_to_work(self, member: _Member) -> None:
         """Give the order to a worker that has a place; one that never will have one is collected as dead."""
         try:
-            member.name = self._ray.get(member.answer)
+            member.name, member.node = self._ray.get(member.answer)
         except self._ray.exceptions.RayError:
             member.name = "(without a process)"
             return
@@ -157,24 +166,36 @@ class RayWorkers:
             self._ray.kill(member.actor, no_restart=True)
         self._members = [member for member in self._members if member not in members]
 
-    def _ended_well(self, member: _Member) -> bool:
-        """Whether a worker left by itself; else say why not, and have Ray start its process again."""
+    def _death(self, member: _Member) -> Reason | None:
+        """Why a worker ended, and have Ray start its process again; None where it left by itself."""
+        errors = self._ray.exceptions
         try:
             refusal = self._ray.get(member.answer)
-        except self._ray.exceptions.RayTaskError as error:
+        except errors.RayTaskError as error:
             self._say(f"a worker failed: {str(error.cause or error).strip().splitlines()[-1]}")
             self._ray.kill(member.actor, no_restart=False)  # Ray takes an exception for an answer
             self._idle.append(member.actor)
-            return False
-        except self._ray.exceptions.ActorUnavailableError:
+            return "interrupted"
+        except errors.ActorUnavailableError:
             self._idle.append(member.actor)
-            return False
-        except self._ray.exceptions.RayActorError as error:
+            return "killed" if self._is_alive(member.node) else "interrupted"
+        except errors.RayActorError as error:
             self._say(f"a worker could not start: {str(error).strip().splitlines()[-1]}")
             self._idle.append(self._kind.remote())
-            return False
+            return "interrupted"
         if refusal:
             self._say(refusal)
+        return None
+
+    def _is_alive(self, node: str) -> bool:
+        """Whether a node still answers, whose end would take its workers with it. Ray's own list of nodes
+        learns of an end later."""
+        there = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+        ask = self._ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(lambda: None)
+        try:
+            self._ray.get(ask.remote(), timeout=_ANSWER)
+        except self._ray.exceptions.RayError:
+            return False
         return True
 
 

@@ -10,8 +10,10 @@ import typer
 
 from search.interrupts import Interrupts
 from search.options import DEFAULT_STORAGE, Storage, whole
+from search.output import goes_on_unheard, say
 
 
+@goes_on_unheard
 def dashboard(
     storage: Storage = DEFAULT_STORAGE,
     port: Annotated[
@@ -49,4 +51,4 @@ def dashboard(
     from search.dashboard.server import DashboardRequest, run_dashboard
 
     request = DashboardRequest(storage, host, port or 0, allow_network, artifacts, read_only, open_browser)
-    sys.exit(run_dashboard(request, interrupts, lambda line: print(line, flush=True)))  # noqa: T201
+    sys.exit(run_dashboard(request, interrupts, say))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from search.memory import keeping_what_is_read
 from search.options import DEFAULT_STORAGE, Json, Storage
 
 
@@ -17,4 +18,5 @@ def effects(
     """Say which settings mattered, how sure that is, and which command would settle the rest."""
     from search.effects import show_effects
 
-    show_effects(storage, study, as_json)
+    with keeping_what_is_read():
+        show_effects(storage, study, as_json)

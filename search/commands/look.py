@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from search.options import DEFAULT_STORAGE, DataDir, ImageSize, Json, Seed, Storage, TrainSize, ValSize
+from search.memory import keeping_what_is_read
+from search.options import (
+    DEFAULT_STORAGE,
+    DataDir,
+    ImageSize,
+    Json,
+    Seed,
+    Storage,
+    TrainSize,
+    ValSize,
+    whole,
+)
 
 
 def spaces(
@@ -28,7 +40,9 @@ def spaces(
     from spaces.space import Space
 
     if yaml:
-        typer.echo(Space.load(name).text, nl=False)
+        text = Space.load(name).text
+        # a file, whatever its encoding; on a terminal what that takes
+        typer.echo(text if sys.stdout.isatty() else text.encode(), nl=False)
     else:
         show_space(Space.load(name))
 
@@ -70,15 +84,21 @@ def studies(storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
     """List the studies of a database."""
     from search.look import list_studies
 
-    list_studies(storage, as_json)
+    with keeping_what_is_read():
+        list_studies(storage, as_json)
 
 
 def show(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")],
     storage: Storage = DEFAULT_STORAGE,
     as_json: Json = False,
+    page: Annotated[
+        int | None,
+        typer.Option(parser=whole(1), metavar="N", help="Which hundred of the trials' curves.  [the last]"),
+    ] = None,
 ) -> None:
     """Print a study's leaderboard, levels, importances and curves."""
     from search.look import show_study
 
-    show_study(storage, study, as_json)
+    with keeping_what_is_read():
+        show_study(storage, study, as_json, page)

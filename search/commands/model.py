@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from search.interrupts import Interrupts
+from search.memory import keeping_what_is_read
 from search.options import DEFAULT_STORAGE, DataDir, Json, OtherDataset, Storage, Workers, whole
+from search.output import goes_on_unheard, say
 
 Exported = Annotated[Path, typer.Argument(metavar="FILE", help="A file that export wrote.")]
 Device = Annotated[
@@ -19,6 +21,7 @@ Device = Annotated[
 ]
 
 
+@goes_on_unheard
 def export(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="The search's name.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The YAML file to write.")],
@@ -40,10 +43,13 @@ def export(
     from search.retraining.exporting import ExportRequest, export_study
 
     request = ExportRequest(study, output, trial, top, confirmed, storage, dataset, data_dir)
-    for line in export_study(request):
-        typer.echo(line)
+    with keeping_what_is_read():
+        lines = export_study(request)
+    for line in lines:
+        say(line)
 
 
+@goes_on_unheard
 def retrain(
     file: Exported,
     output: Annotated[
@@ -63,14 +69,7 @@ def retrain(
         str, typer.Option(metavar="NAME", help="recorded, auto, fp32 or bf16.")
     ] = "recorded",
     workers: Workers = "auto",
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Database of the study, which records looks at the test images.  [as the file says]",
-            envvar="CIFAR_SEARCH_STORAGE",
-        ),
-    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Train an exported configuration for keeps, and judge it once on the test images."""
     interrupts = Interrupts()
@@ -84,6 +83,7 @@ def retrain(
     raise typer.Exit(train(request, RetrainScreen(), interrupts))
 
 
+@goes_on_unheard
 def verify(
     file: Exported,
     run: Annotated[
@@ -115,7 +115,7 @@ def predict(
 
     predictions = judge.predict(run, images, top, device)
     if as_json:
-        typer.echo(judge.as_json(list(predictions)))
+        print(judge.as_json(list(predictions)))  # noqa: T201  a script reads this
         return
     for prediction in predictions:
-        typer.echo(judge.as_line(prediction))
+        say(judge.as_line(prediction))

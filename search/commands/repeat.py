@@ -21,8 +21,10 @@ from search.options import (
     paths,
     whole,
 )
+from search.output import goes_on_unheard
 
 
+@goes_on_unheard
 def confirm(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="The search whose best are repeated.")],
     top: Annotated[
@@ -68,6 +70,7 @@ def confirm(
         screen.close()
 
 
+@goes_on_unheard
 def ablate(
     source: Annotated[
         str, typer.Argument(metavar="STUDY|FILE", help="A search, or an exported configuration (.yaml).")

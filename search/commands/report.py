@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from search.options import DEFAULT_STORAGE, Storage, whole
+from search.output import goes_on_unheard
 
 
+@goes_on_unheard
 def report(
     studies: Annotated[
         list[str], typer.Argument(metavar="STUDY...", help="Searches; several are compared as well.")
@@ -32,6 +34,7 @@ def report(
     write_report(storage, studies, output, figures, picture_format)
 
 
+@goes_on_unheard
 def note(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")],
     text: Annotated[str, typer.Argument(metavar="TEXT", help="What to add, in Markdown.")],

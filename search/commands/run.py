@@ -26,8 +26,10 @@ from search.options import (
     seconds,
     whole,
 )
+from search.output import goes_on_unheard
 
 
+@goes_on_unheard
 def run(
     space: Annotated[str, typer.Option(metavar="NAME|FILE", help="A built-in search space, or a YAML file.")],
     trials: Annotated[
@@ -38,6 +40,9 @@ def run(
             help="The study's TOTAL number of trials.  [50; without end if --timeout is given]",
         ),
     ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Lower the study's total without a question, for scripts.")
+    ] = False,
     timeout: Annotated[
         float | None,
         typer.Option(parser=seconds, metavar="TIME", help="Stop after this time: 90, 90s, 10m or 2h."),
@@ -95,6 +100,7 @@ def run(
         storage_url=storage,
         study=study,
         trials=trials,
+        yes=yes,
         timeout=timeout,
         epochs=epochs,
         val_size=val_size,

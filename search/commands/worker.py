@@ -19,8 +19,10 @@ from search.options import (
     Workers,
     seconds,
 )
+from search.output import goes_on_unheard
 
 
+@goes_on_unheard
 def worker(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="A search, confirmation or ablation.")],
     storage: Storage = DEFAULT_STORAGE,

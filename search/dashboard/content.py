@@ -19,9 +19,9 @@ from studies.export import ExportedConfiguration, as_yaml, of_trial
 from studies.finalists import finalists_in, finalists_of
 from studies.observations import observe
 from studies.plan import ENTRY, PlanStudy
-from studies.record import confusion_of, curve_of, history_of, setup_of
+from studies.record import confusion_of, curve_of, history_of, setup_of, text_of
 from studies.study import SearchStudy
-from studies.summary import Entry, leaderboard
+from studies.summary import Entry, ranked
 from studies.text import percent
 
 if TYPE_CHECKING:
@@ -55,8 +55,9 @@ def deserving(study: Study) -> list[tuple[FrozenTrial, Entry | None]]:
         return [(trial, None) for trial in _first_runs(study)[:MOST_ENTRIES]]
     if not isinstance(study, SearchStudy):
         return []
-    trials = study.trials()
-    return [(trials[entry.trials[0]], entry) for entry in _best_and_finalists(study)]
+    entries = {entry.trials[0]: entry for entry in _best_and_finalists(study)}
+    trials = {trial.number: trial for trial in study.whole_trials(entries)}
+    return [(trials[number], entry) for number, entry in entries.items()]
 
 
 def artifacts_of(
@@ -71,7 +72,7 @@ def artifacts_of(
 def _best_and_finalists(study: SearchStudy) -> list[Entry]:
     finalists = finalists_of(study.storage, study.name)
     confirmed = {number for each in finalists.finalists for number in each.trials} if finalists else set()
-    board = [entry for entry in leaderboard(study.slots().closing_trials()) if entry.fingerprint]
+    board = [entry for entry in ranked(study) if entry.fingerprint]
     return [entry for rank, entry in enumerate(board) if rank < TOP or not confirmed.isdisjoint(entry.trials)]
 
 
@@ -85,7 +86,7 @@ def _first_runs(plan: PlanStudy) -> list[FrozenTrial]:
 
 
 def _pictures(study: Study, trial: FrozenTrial) -> Iterable[Artifact]:
-    label = trial.user_attrs.get(ENTRY) if isinstance(study, PlanStudy) else None
+    label = text_of(trial, ENTRY) if isinstance(study, PlanStudy) else ""
     heading = f"{study.name}, trial {trial.number}" + (f" ({label})" if label else "")
     score = f"validation accuracy {percent(trial.value)}, one run"
     source = [heading, score, study.data.classes]
@@ -181,8 +182,8 @@ def _cost(study: SearchStudy) -> list[Chart]:
     from studies.figures import cost_chart
     from studies.figures.cost import priced
 
-    entries = leaderboard(study.slots().closing_trials())[:MOST_POINTS]
-    trials = dict(enumerate(study.trials()))
+    entries = ranked(study)[:MOST_POINTS]
+    trials = {trial.number: trial for trial in study.trials_in_brief()}
     points = priced(entries, trials, finalists_of(study.storage, study.name))
     chart = cost_chart(points, study.record.split.val_images)
     return [] if chart is None else [chart]

@@ -16,10 +16,11 @@ from search.options import DEFAULT_STORAGE
 from spaces.ablation import leaves
 from spaces.config import Configuration
 from spaces.space import built_in
+from spaces.text import is_plain_text
 from studies.base import Study
 from studies.notes import escape_markdown
 from studies.plan import ENTRY, PlanStudy
-from studies.record import Outcome, StudyRecord, curve_of, outcome_of, reason_of, setup_of
+from studies.record import Outcome, StudyRecord, curve_of, outcome_of, reason_of, setup_of, text_of
 from studies.study import SearchStudy
 from studies.text import duration, percent, setting
 from studies.urls import masked
@@ -52,8 +53,8 @@ def trial_note(study: Study, trial: FrozenTrial, observations: Sequence[str] = (
     setup = setup_of(trial)
     if setup is None:
         return "\n\n".join([*parts, "It ended before its settings were decided."])
-    label = trial.user_attrs.get(ENTRY) if isinstance(study, PlanStudy) else None
-    if label is not None:
+    if isinstance(study, PlanStudy):
+        label = text_of(trial, ENTRY)
         block = f"block {setup.repeat}, the same seed and split as for the others there"
         return "\n\n".join([*parts, f"Repeats {escape_markdown(label)} ({block}; seed {setup.seed})."])
     return "\n\n".join([*parts, *_differences(study, setup.configuration), f"Seed {setup.seed}."])
@@ -249,7 +250,7 @@ def _where(storage_url: str) -> list[str]:
 def _word(value: object) -> str:
     """A word of a command line; what could not stand on one line is left to the reader."""
     text = str(value)
-    return shlex.quote(text) if text.isprintable() else "..."
+    return shlex.quote(text) if is_plain_text(text) else "..."
 
 
 def _cut(text: str, most: int) -> str:

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import OptunaError
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.dashboard.content import artifacts_of, charts_of, deserving, observed
 from search.dashboard.graphs import save_graph
 from search.dashboard.notes import study_note, trial_note
+from spaces.text import digest
 from studies import record
 from studies.artifacts import ArtifactStore, attach
 from studies.base import Study
 from studies.notes import set_generated
 from studies.opening import open_existing
+from studies.reading import StudyState, read_states
 from studies.record import PLAN
 from studies.storage import Storage, StorageError, open_storage
 from studies.urls import clean_message
@@ -52,8 +52,10 @@ _OUTAGES = (StorageError, OptunaError, SQLAlchemyError, OSError)
 class _Seen:
     """What was written for a study, so that the same is not compared with the database again."""
 
-    study: Study
-    stamp: object = None
+    owner: str = ""
+    """Digest of what tells the study from a later one of the same id."""
+    states: list[StudyState] | None = None
+    """Those that it was written for, its own and of related studies; None before it was."""
     notes: dict[int, str] = field(default_factory=dict)
 
 
@@ -95,70 +97,68 @@ class Refresher:
 
     def refresh(self, storage: Storage) -> None:
         """Look at all studies once, and write what has changed."""
-        there = {each._study_id: each for each in storage.get_all_studies() if _is_ours(each)}
-        self._know(storage, {study_id: each.study_name for study_id, each in there.items()})
-        stamps = {study_id: _stamp(seen, there[study_id]) for study_id, seen in self._seen.items()}
-        for seen in self._seen.values():
-            name = seen.study.name
-            related = [stamps[i] for i, other in self._seen.items() if _belongs(other.study.name, name)]
-            if seen.stamp != related and not self._stopping.is_set() and self._write(storage, seen):
-                seen.stamp = related
+        there = [state for state in read_states(storage, (record.STUDY, PLAN)) if state.fixed]
+        self._seen = {state.study_id: self._seen.get(state.study_id, _Seen()) for state in there}
+        for state, related in zip(there, _with_related(there), strict=True):
+            seen = self._seen[state.study_id]
+            if seen.states != related and not self._stopping.is_set():
+                study = self._open(storage, state.name, seen)
+                if study is None or self._write(study, seen):
+                    seen.states = related
 
-    def _know(self, storage: Storage, names: dict[int, str]) -> None:
-        """Open the studies that are new, and forget those that are gone."""
-        for gone in self._seen.keys() - names.keys():
-            del self._seen[gone]
-        for study_id, name in names.items():
-            if study_id in self._seen:
-                continue
-            try:
-                self._seen[study_id] = _Seen(open_existing(storage, name))
-            except StorageError:
-                raise
-            except ValueError as error:  # of another version, or deleted in this moment
-                self._complain(f"study {name!r} is shown as it is", error)
+    def _open(self, storage: Storage, name: str, seen: _Seen) -> Study | None:
+        """The study; None if it is not to be written."""
+        try:
+            study = open_existing(storage, name)
+        except StorageError:
+            raise
+        except ValueError as error:  # of another version, or deleted in this moment
+            self._complain(f"study {name!r} is shown as it is", error)
+            return None
+        owner = digest(study.owner)
+        if seen.owner != owner:
+            seen.owner, seen.notes = owner, {}
+        return study
 
-    def _write(self, storage: Storage, seen: _Seen) -> bool:
+    def _write(self, study: Study, seen: _Seen) -> bool:
         """Write all that the study shows; whether that was not cut short."""
-        for write in self._tasks(storage, seen):
-            if self._stopping.is_set():
-                return False
-            try:
-                write()
-            except _OUTAGES:
-                raise
-            except Exception as error:  # one that cannot be shown does not keep the others from it
-                self._complain(f"study {seen.study.name!r} is not shown whole", error)
+        with study.at_one_moment():
+            for write in self._tasks(study, seen):
+                if self._stopping.is_set():
+                    return False
+                try:
+                    write()
+                except _OUTAGES:
+                    raise
+                except Exception as error:  # one that cannot be shown does not keep the others from it
+                    self._complain(f"study {study.name!r} is not shown whole", error)
         return True
 
-    def _tasks(self, storage: Storage, seen: _Seen) -> Iterable[Callable[[], Any]]:
-        study = seen.study
-        yield partial(self._note, seen, None)
-        for trial in noted(study.trials()):
-            yield partial(self._note, seen, trial)
+    def _tasks(self, study: Study, seen: _Seen) -> Iterable[Callable[[], Any]]:
+        yield partial(self._note, study, seen, None)
+        ended = noted(study.trials_in_brief())  # such a trial does not change any more
+        for trial in study.whole_trials([each.number for each in ended if each.number not in seen.notes]):
+            yield partial(self._note, study, seen, trial)
         for draw in charts_of(study):
             yield partial(self._graphs, study, draw)
         for trial, entry in deserving(study):
-            yield partial(self._artifacts, storage, study, trial, entry)
+            yield partial(self._artifacts, study, trial, entry)
 
     def _graphs(self, study: Study, draw: Callable[[], list[Chart]]) -> None:
         for chart in draw():
             save_graph(study, f"{GRAPH}{chart.name}", chart.figure)
 
-    def _artifacts(self, storage: Storage, study: Study, trial: FrozenTrial, entry: Entry | None) -> None:
+    def _artifacts(self, study: Study, trial: FrozenTrial, entry: Entry | None) -> None:
         for artifact in artifacts_of(study, trial, entry, self._url):
-            attach(storage, self._store, study.study_id, trial._trial_id, artifact)
+            attach(study, self._store, trial._trial_id, artifact)
 
-    def _note(self, seen: _Seen, trial: FrozenTrial | None) -> None:
-        key = -1 if trial is None else trial.number
-        if trial is not None and key in seen.notes:
-            return  # an ended trial does not change
+    def _note(self, study: Study, seen: _Seen, trial: FrozenTrial | None) -> None:
         if trial is None:
-            text = study_note(seen.study, self._url)
+            key, text = -1, study_note(study, self._url)
         else:
-            text = trial_note(seen.study, trial, observed(seen.study, trial))
+            key, text = trial.number, trial_note(study, trial, observed(study, trial))
         if seen.notes.get(key) != text:
-            set_generated(seen.study, text, trial)
+            set_generated(study, text, trial)
             seen.notes[key] = text
 
     def _complain(self, what: str, error: Exception) -> None:
@@ -175,17 +175,15 @@ def noted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     return sorted(ended, key=lambda t: (t.state != TrialState.COMPLETE, -(t.value or 0.0), t.number))[:NOTED]
 
 
-def _is_ours(study: FrozenStudy) -> bool:
-    return record.STUDY in study.user_attrs or PLAN in study.user_attrs
-
-
-def _belongs(other: str, name: str) -> bool:
-    """Whether the study ``name`` shows what ``other`` has found: it is the same, its plan, or its search."""
-    return other == name or other.startswith(f"{name}/") or name.startswith(f"{other}/")
-
-
-def _stamp(seen: _Seen, study: FrozenStudy) -> object:
-    """What changes with what there is to show: how many trials have ended, and the study's attributes. Trials
-    that have ended are read once."""
-    ended = Counter(trial.state for trial in seen.study.trials() if trial.state.is_finished())
-    return ended, repr(sorted(study.user_attrs.items()))
+def _with_related(states: Sequence[StudyState]) -> list[list[StudyState]]:
+    """Of each study its own state, and those of the studies whose results it shows too: its plans, or the
+    search that it belongs to, which are told by their names."""
+    by_name = {state.name: state for state in states}
+    related = {state.name: [state] for state in states}
+    for state in states:
+        parts = state.name.split("/")
+        for search in ("/".join(parts[:length]) for length in range(1, len(parts))):
+            if search in by_name:
+                related[search].append(state)
+                related[state.name].append(by_name[search])
+    return [related[state.name] for state in states]

@@ -28,6 +28,7 @@ from search.dashboard.guard import (
     names_of_machine,
 )
 from search.dashboard.refresh import Refresher
+from search.dashboard.saving import NoteSaver
 from search.interrupts import Interrupts
 from spaces.text import within
 from studies.artifacts import ArtifactStore, artifact_folder
@@ -97,7 +98,8 @@ def guarded_app(
     """optuna-dashboard on the storage, guarded, and reading trials that have ended only once."""
     _log_in_one_line(storage_url)
     cached = optuna.storages.get_storage(storage)
-    return Guard(wsgi(cached, artifact_store=ArtifactStore(folder)), names_of_machine(host), read_only)
+    app = NoteSaver(wsgi(cached, artifact_store=ArtifactStore(folder)), storage)
+    return Guard(app, names_of_machine(host), read_only)
 
 
 def _check_host(request: DashboardRequest) -> None:

@@ -122,6 +122,9 @@ def _read(part: Part, folder: Path) -> ImageData:
             converted=meta["converted"],
             has_test=part.has_test,
             paths=tuple(meta["paths"]),
+            test_fault=part.test_fault,
+            left_out=part.left_out,
+            notes=part.notes,
         )
     except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
         raise ValueError(

@@ -43,10 +43,13 @@ def describe(data: ImageData, split: Split) -> dict[str, Any]:
         "train": _by_class(data, split.train_indices),
         "validation": _by_class(data, split.val_indices),
         "has_test": data.has_test,
+        "test_fault": data.test_fault,
         "mean": mean_C.tolist(),
         "std": std_C.tolist(),
         "mirrors": data.mirrors,
         "converted": dict(data.converted),
+        "left_out": dict(data.left_out),
+        "notes": list(data.notes),
         "hash": data.hash,
         "split": split.describe(),
     }

@@ -7,140 +7,166 @@ Of the test images not even the names are looked at, unless they are what is ask
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from search.data.decode import decode_all, image_size
+from search.data.decode import decode_all, size_of_first
+from search.data.files import Found, Listing, by_suffix, class_folders, list_split, misnamed, notes_on
 from search.data.images import Contents, Part, Which
+from search.data.refusals import listed
 from search.data.request import DataRequest
+from spaces.text import plain
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""torchvision's IMG_EXTENSIONS, written out because importing torchvision takes seconds."""
-
-
-class Found(NamedTuple):
-    """An image file that was found: its path in the data set, its label, and what tells that it changed."""
-
-    path: str
-    label: int
-    size: int
-    modified_ns: int
+WITHOUT = {"val": "validate on a share of train/", "test": "retrain without a test split"}
+"""What comes of taking a split's folder away."""
 
 
 def folder_part(which: Which, request: DataRequest) -> Part:
-    """One part of the folder ``request.dataset``, found and checked by names, with no image decoded.
+    """One part of the folder ``request.dataset``, found and checked by names, with no image decoded but the
+    first, for its size.
+
+    What is wrong with ``test/`` is refused only where ``which`` asks for it.
 
     Raises:
-        ValueError: one line with the folder, class or file and the rule that it breaks.
+        ValueError: one line with the folder, class or files and the rule that they break.
     """
     root = request.folder
-    classes = _checked_classes(root)
-    has_test = (root / "test").is_dir()
-    if which == "test" and not has_test:
-        raise ValueError(f"--dataset {root}: has no test split, since there is no folder test/ in it")
-    files = [file for split in _splits(root, which) for file in _images(root, split, classes)]
-    first = files[0] if which == "train" else _images(root, "train", classes)[0]
-    size_HW = _size_of_all(root / first.path, request.image_size)
+    _must_be_storable(root)
+    train = _training_folders(root)
+    classes = tuple(train)
+    splits = _test_folders(root, classes) if which == "test" else _search_folders(root, train)
+    files, left_out = _listed(root, splits)
+    sized = files if which == "train" else _listed(root, {"train": train}).files
+    size_HW = _size_of_all(root, sized, request.image_size)
+    fault = "" if which == "test" else _fault_of_test(root, classes)
     return Part(
         name=root.name,
-        identity=_identity(root, files, size_HW, request.image_size),
-        has_test=has_test,
-        contents=lambda: Contents(
-            classes=classes,
-            shape_NHWC=(len(files), *size_HW, 3),
-            labels_N=np.array([file.label for file in files], np.int64),
-            n_train=sum(file.path.startswith("train/") for file in files),
-            mirrors=True,
-            chunks=decode_all([root / file.path for file in files], size_HW, request.image_size is not None),
-            paths=tuple(file.path for file in files),
+        identity=_identity(
+            root, files, size_HW, request.image_size, respelt=classes != tuple(train.values())
         ),
+        has_test=(root / "test").is_dir() and not fault,
+        contents=lambda: _contents(root, files, classes, size_HW, resize=request.image_size is not None),
+        test_fault=fault,
+        left_out=by_suffix(left_out),
+        notes=notes_on(root, left_out),
     )
 
 
-def _splits(root: Path, which: Which) -> tuple[str, ...]:
-    if which == "test":
-        return ("test",)
-    return ("train", "val") if (root / "val").is_dir() else ("train",)
+def _contents(
+    root: Path, files: list[Found], classes: tuple[str, ...], size_HW: tuple[int, int], resize: bool
+) -> Contents:
+    return Contents(
+        classes=classes,
+        shape_NHWC=(len(files), *size_HW, 3),
+        labels_N=np.array([file.label for file in files], np.int64),
+        n_train=sum(file.path.startswith("train/") for file in files),
+        mirrors=True,
+        chunks=decode_all([root / file.path for file in files], size_HW, resize),
+        paths=tuple(file.path for file in files),
+    )
 
 
-def _checked_classes(root: Path) -> tuple[str, ...]:
-    """The class names of train/, after making sure that val/ and test/, where they exist, have the same."""
-    if not (root / "train").is_dir():
-        raise ValueError(f"--dataset {root}: must hold its images as train/CLASS/*, but has no folder train/")
-    classes = _class_names(root / "train")
-    if not classes:
-        raise ValueError(f"{root / 'train'}: must hold images as train/CLASS/*, but there is no image at all")
-    if len(classes) == 1:
-        raise ValueError(
-            f"{root / 'train'}: at least two classes are needed, but there is only {classes[0]!r}"
-        )
-    for split in ("val", "test"):
-        if (root / split).is_dir():
-            _must_agree(root / split, classes, _class_names(root / split))
-    return classes
+def _listed(root: Path, splits: dict[str, dict[str, str]]) -> Listing:
+    """What is in some splits, one after the other."""
+    listings = [list_split(root, split, folders.values()) for split, folders in splits.items()]
+    return Listing(
+        [file for listing in listings for file in listing.files],
+        [path for listing in listings for path in listing.left_out],
+    )
 
 
-def _must_agree(folder: Path, expected: Iterable[str], names: Iterable[str]) -> None:
-    lacking, added = sorted(set(expected) - set(names)), sorted(set(names) - set(expected))
-    if lacking or added:
-        differences = [f"lacks {lacking[0]!r}"] * bool(lacking) + [f"adds {added[0]!r}"] * bool(added)
-        raise ValueError(f"{folder}: must have the same classes as train/, but {' and '.join(differences)}")
-
-
-def _class_names(folder: Path) -> tuple[str, ...]:
-    return tuple(name for name, status in _listing(folder) if stat.S_ISDIR(status.st_mode))
-
-
-def _images(root: Path, split: str, classes: tuple[str, ...]) -> list[Found]:
-    by_class = [_images_of_class(root, f"{split}/{name}", label) for label, name in enumerate(classes)]
-    if not any(by_class):
-        raise ValueError(f"{root / split}: there is no image at all ({', '.join(IMAGE_SUFFIXES)})")
-    for name, images in zip(classes, by_class, strict=True):
-        if not images:
-            raise ValueError(f"{root / split / name}: every class needs an image, but this one has none")
-    return [file for images in by_class for file in images]
-
-
-def _images_of_class(root: Path, folder: str, label: int) -> list[Found]:
-    images = []
-    for name, status in _listing(root / folder):
-        if stat.S_ISDIR(status.st_mode):
-            raise ValueError(
-                f"{root / folder / name}: a class must hold its images itself, but this is a folder"
-            )
-        if name.lower().endswith(IMAGE_SUFFIXES):
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError(f"{root / folder / name}: an image must be a regular file")
-            images.append(Found(f"{folder}/{name}", label, status.st_size, status.st_mtime_ns))
-    return images
-
-
-def _listing(folder: Path) -> list[tuple[str, os.stat_result]]:
-    """What is in a folder, sorted by name, without what is hidden. Links are followed one step at a time, so
-    that a loop of them is an error and no endless walk."""
+def _must_be_storable(root: Path) -> None:
     try:
-        with os.scandir(folder) as entries:
-            listed = [(entry.name, entry.stat()) for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise ValueError(f"{error.filename or folder}: cannot be read ({error.strerror})") from None
-    for name, _ in listed:
-        if not name.isprintable():
-            raise ValueError(f"{folder}: a name must be printable text, but got {name!a}")
-    return sorted(listed)
+        str(root).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"--dataset {plain(root)}: the path of a folder must be UTF-8 text, since studies record it; "
+            "rename the folder"
+        ) from None
 
 
-def _size_of_all(first: Path, wanted: int | None) -> tuple[int, int]:
+def _training_folders(root: Path) -> dict[str, str]:
+    """The classes of train/, each with its folder's name."""
+    if not (root / "train").is_dir():
+        raise ValueError(
+            f"--dataset {root}: must hold its images as train/CLASS/*, but has no folder train/"
+            f"{_hints(root, 'train')}"
+        )
+    folders = class_folders(root / "train")
+    if not folders:
+        raise ValueError(f"{root / 'train'}: must hold images as train/CLASS/*, but there is no image at all")
+    if len(folders) == 1:
+        raise ValueError(
+            f"{root / 'train'}: at least two classes are needed, but there is only {next(iter(folders))!r}"
+        )
+    return folders
+
+
+def _hints(root: Path, split: str) -> str:
+    return "".join(f" ({hint})" for hint in misnamed(root, split))
+
+
+def _search_folders(root: Path, train: dict[str, str]) -> dict[str, dict[str, str]]:
+    """The class folders of train/ and, if it is there, val/."""
+    if not (root / "val").is_dir():
+        return {"train": train}
+    val = class_folders(root / "val")
+    difference = _difference(root, "val", tuple(train), val)
+    if difference:
+        raise ValueError(difference)
+    return {"train": train, "val": val}
+
+
+def _test_folders(root: Path, classes: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    if not (root / "test").is_dir():
+        raise ValueError(
+            f"--dataset {root}: has no test split, since there is no folder test/ in it{_hints(root, 'test')}"
+        )
+    test = class_folders(root / "test")
+    difference = _difference(root, "test", classes, test)
+    if difference:
+        raise ValueError(difference)
+    return {"test": test}
+
+
+def _fault_of_test(root: Path, classes: tuple[str, ...]) -> str:
+    """Why test/ would be refused by the names of its folders; "" if it would not, or is not there."""
+    try:
+        if (root / "test").is_dir():
+            _test_folders(root, classes)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _difference(root: Path, split: str, classes: Collection[str], there: Collection[str]) -> str:
+    """How the classes of a split differ from those of train/, as a refusal; "" if they do not."""
+    lacking = [name for name in classes if name not in there]
+    added = [name for name in there if name not in classes]
+    found = (("lacks", lacking), ("adds", added))
+    differences = [f"{verb} {listed(names)}" for verb, names in found if names]
+    if not differences:
+        return ""
+    what = " and ".join(differences) if there else f"has no folder {split}/CLASS/"
+    return (
+        f"{root / split}: must have the same classes as train/, but {what}: give both the same folders, or "
+        f"move {split}/ elsewhere to {WITHOUT[split]}"
+    )
+
+
+def _size_of_all(root: Path, files: list[Found], wanted: int | None) -> tuple[int, int]:
     """Height and width that every image must have: those of the first training image, unless resized."""
-    return image_size(first) if wanted is None else (wanted, wanted)
+    return size_of_first([root / file.path for file in files]) if wanted is None else (wanted, wanted)
 
 
-def _identity(root: Path, files: list[Found], size_HW: tuple[int, int], resized_to: int | None) -> str:
-    digest = hashlib.sha256(f"folder {root} {size_HW} {resized_to}".encode(errors="surrogateescape"))
+def _identity(
+    root: Path, files: list[Found], size_HW: tuple[int, int], resized_to: int | None, respelt: bool
+) -> str:
+    # earlier versions cached classes as folders spell them; of those that NFC changes, the cache is made anew
+    kind = "folder NFC" if respelt else "folder"
+    digest = hashlib.sha256(f"{kind} {root} {size_HW} {resized_to}".encode())
     for file in files:
         digest.update(f"\n{file.path}\0{file.size}\0{file.modified_ns}".encode())
     return digest.hexdigest()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -48,9 +48,15 @@ class ImageData:
     converted: Mapping[str, int]
     """How many images were converted to RGB, by the mode they had (``{"L": 3}``: three grey ones)."""
     has_test: bool
-    """Whether the data set has a test part."""
+    """Whether the data set has a test part that can serve, as far as the names of its folders tell."""
     paths: tuple[str, ...]
     """Each image's path in its folder, such as ``train/airplane/0000.jpg``; empty unless it is a folder."""
+    test_fault: str = ""
+    """Why the test part that is there cannot serve: one line. Empty if it can, or there is none."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """How many files of a folder were not read, by the suffix of their names (``{".gif": 3, "": 1}``)."""
+    notes: tuple[str, ...] = ()
+    """Lines for people on what lies in a folder and was not read."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,9 @@ class Part:
     has_test: bool
     contents: Callable[[], Contents]
     """Reads the part; called only if it is not in the cache."""
+    test_fault: str = ""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def channel_sums(images_NHWC: Images) -> Sums:

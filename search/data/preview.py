@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from search.data.images import Images, Labels, one_line
+from studies.files import whole
 
 COLUMNS = 10
 MOST = 100
@@ -78,7 +79,8 @@ def _shortened(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, wi
 
 def _save(sheet: Image.Image, path: Path) -> None:
     try:
-        sheet.save(path, format="PNG")
+        with whole(path) as file:
+            sheet.save(file, format="PNG")
     except OSError as error:
         raise ValueError(
             f"{path}: the picture cannot be written ({error.strerror or one_line(error)})"

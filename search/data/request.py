@@ -6,8 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 LARGEST_SIDE = 1024
 """Pixels to which images may be resized: more than any network here takes."""
 
@@ -33,9 +31,17 @@ class DataRequest:
 
     @property
     def directory(self) -> Path:
-        """The data folder that this request means. It may not exist yet."""
+        """The data folder that this request means. It may not exist yet.
+
+        Raises:
+            ValueError: if none is named, and the user has no home folder.
+        """
         chosen = self.data_dir or os.environ.get("CIFAR_SEARCH_DATA")
-        return _path(chosen or platformdirs.user_cache_dir("cifar-search"))
+        if chosen:
+            return _path(chosen)
+        from studies.folders import of_user  # takes as long as reading the images
+
+        return _path(of_user("cache", "name a folder by --data-dir or $CIFAR_SEARCH_DATA"))
 
     @property
     def folder(self) -> Path:

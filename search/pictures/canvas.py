@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from spaces.text import plain_letters
+from studies.files import whole
 
 DPI = 120
 INK, SOFT, FRAME = "#222222", "#6b6b6b", "#c8c8c8"
@@ -36,21 +38,17 @@ def save(figure: Figure, path: Path) -> None:
     Raises:
         ValueError: if it cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with warnings.catch_warnings():
+        with whole(path) as file, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing from")  # then a box stands for the letter
-            figure.savefig(unfinished, format="png")
-        unfinished.replace(path)
+            figure.savefig(file, format="png")
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise ValueError(f"{path}: the picture cannot be written ({error.strerror or error})") from None
 
 
 def literal(text: str) -> str:
     """Text that matplotlib draws as it is: a ``$`` begins no formula, and it stays on one line."""
-    printable = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-    return printable.replace("$", r"\$")
+    return plain_letters(text, "\N{REPLACEMENT CHARACTER}").replace("$", r"\$")
 
 
 def short(name: str, longest: int = LONGEST_NAME) -> str:

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from optuna.storages import RDBStorage
-
 from search.interrupts import Interrupts
 from search.repeating.common import (
     Start,
     Where,
     check_data,
     finish,
+    open_plan_of,
     open_search,
-    plan_record,
+    owe,
     start_of,
     train,
 )
@@ -29,16 +28,14 @@ from spaces.text import within
 from studies.ablation import ablate_name, ablation_in, remember_variants, variants
 from studies.export import read_export
 from studies.finalists import choose_top, finalists_of
-from studies.plan import open_plan
 from studies.record import setup_of
-from studies.storage import open_storage
+from studies.storage import probe
 
 
 @dataclass(frozen=True)
 class Source:
     """A winner, the base that it is compared with, and where they come from."""
 
-    storage: RDBStorage
     start: Start
     base: Configuration
     winner: Configuration
@@ -80,10 +77,8 @@ def ablate(
     if models:
         check_writable(models)
     request = check_data(where, source.start, None, screen, interrupts)
-    plan = open_plan(
-        source.storage, ablate_name(source.start.name), plan_record("ablate", source.start, None)
-    )
-    plan.owe([variant.planned() for variant in made], seeds)
+    plan = open_plan_of(where, "ablate", ablate_name(source.start.name), source.start)
+    owe(plan, [variant.planned() for variant in made], seeds, screen)
     remember_variants(plan, made, refused, source.origin)
     screen.say(f"winner: {source.origin}")
     for reason in refused:
@@ -93,7 +88,7 @@ def ablate(
     found = ablation_in(plan)
     report = [["report", source.start.name, "-o", "report.html"]] if source.start.parent else []
     finish(where, screen, ablation_view(found) if found else None, [*report, ["dashboard"]])
-    if features and code == 0:
+    if features and code == 0 and plan.is_complete():
         for path in draw_features(request, plan, made, features, where.resources.device, screen.say):
             screen.say(f"wrote {path}")
     return code
@@ -110,19 +105,18 @@ def _of_study(where: Where, name: str) -> Source:
     if finalists:
         best = finalists.finalists[0]
         number, seconds = best.trials[0], best.seconds
-        origin = f"trial {number} of {name}, the best of {len(finalists.finalists)} finalists confirmed"
+        origin = f"trial {number}, the best of {len(finalists.finalists)} finalists confirmed"
     else:
         entry = choose_top(study, 1)[0].entry
         number, seconds = entry.trials[0], entry.seconds
-        origin = f"trial {number} of {name}, the best of the search (no finalists have been confirmed)"
-    setup = setup_of(study.trials()[number])
+        origin = f"trial {number}, the best of the search (no finalists have been confirmed)"
+    (trial,) = study.whole_trials([number])
+    setup = setup_of(trial)
     assert setup is not None, "a completed trial of this program has a setup"
     winner = Configuration.read(setup.configuration, f"trial {number}")
     space = study.space
     groups = DEFAULT_TOGETHER if space.together is None else space.together
-    return Source(
-        study.storage, start_of(study), space.base, winner, space.parameters, groups, seconds, origin
-    )
+    return Source(start_of(study), space.base, winner, space.parameters, groups, seconds, origin)
 
 
 def _of_file(where: Where, path: Path) -> Source:
@@ -136,5 +130,5 @@ def _of_file(where: Where, path: Path) -> Source:
     name = f"{path.stem}-{export.fingerprint[:8]}.yaml"
     start = Start(name, "", "", export.question, export.data, run.split.spec, winner.training.epochs)
     with within("--storage"):
-        storage = open_storage(where.storage_url, create=True)
-    return Source(storage, start, base, winner, (), DEFAULT_TOGETHER, run.seconds, f"the file {path.name}")
+        probe(where.storage_url)
+    return Source(start, base, winner, (), DEFAULT_TOGETHER, run.seconds, f"the file {path.name}")

@@ -21,7 +21,8 @@ from search.workers import WorkerOrder
 from spaces.config import Configuration
 from spaces.text import within
 from studies.folders import CHECKPOINTS, check_folder
-from studies.plan import PlannedEntry, PlanRecord, PlanStudy
+from studies.opening import open_to_check
+from studies.plan import PlannedEntry, PlanRecord, PlanStudy, open_plan
 from studies.record import DataRecord, SplitSpec
 from studies.storage import open_storage
 from studies.study import SearchStudy
@@ -58,7 +59,7 @@ class Start:
 
 
 def open_search(where: Where, name: str) -> SearchStudy:
-    """The search of this name, to be written to.
+    """The search of this name, to be read; what is refused leaves everything as it was.
 
     Raises:
         ValueError: if there is none.
@@ -66,13 +67,24 @@ def open_search(where: Where, name: str) -> SearchStudy:
     from search.prepare import file_hashes
 
     with within("--storage"):
-        storage = open_storage(where.storage_url, create=False, write=True)
+        storage = open_to_check(where.storage_url)
     study = SearchStudy(storage, name)
     recorded = study.record.files
     changed = [path for path, now in file_hashes(study.space).items() if recorded.get(path) != now]
     if changed:
         raise ValueError(f"{changed[0]}: has changed since the search read it")
     return study
+
+
+def open_plan_of(where: Where, kind: str, name: str, start: Start, folds: int | None = None) -> PlanStudy:
+    """The plan of this name, made where there is none; a file's, in a database that is made as well.
+
+    Raises:
+        ValueError: if it cannot be written, or is another plan.
+    """
+    with within("--storage"):
+        storage = open_storage(where.storage_url, create=not start.parent, write=True)
+    return open_plan(storage, name, plan_record(kind, start, folds))
 
 
 def start_of(study: SearchStudy) -> Start:
@@ -154,6 +166,12 @@ def check_data(
         screen.say("note: the data set's own validation images are put together with the training images")
     interrupts.check()
     return request
+
+
+def owe(plan: PlanStudy, wanted: Sequence[PlannedEntry], blocks: int, screen: Screen) -> None:
+    """Plan what a command asks for, and say what an earlier one asked for and is dropped."""
+    if dropped := plan.owe(wanted, blocks):
+        screen.say(f"note: {dropped} training(s) that were planned before and have not begun are dropped")
 
 
 def train(

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from search.interrupts import Interrupts
-from search.repeating.common import Where, check_data, finish, open_search, plan_record, start_of, train
+from search.repeating.common import (
+    Where,
+    check_data,
+    finish,
+    open_plan_of,
+    open_search,
+    owe,
+    start_of,
+    train,
+)
 from search.repeating.tables import finalists_view
 from search.session import Screen
 from search.workers import prepare_workers
 from spaces.text import within
 from studies.finalists import choose_per_level, choose_top, confirm_name, finalists_in, remember_choices
-from studies.plan import PlanStudy, open_plan
+from studies.plan import PlanStudy
 from studies.study import SearchStudy
 
 
@@ -43,8 +52,8 @@ def confirm(
         screen.say(f"note: only {len(choices)} configuration(s) have completed")
     start = start_of(study)
     request = check_data(where, start, folds, screen, interrupts)
-    plan = open_plan(study.storage, confirm_name(name, folds), plan_record("confirm", start, folds))
-    plan.owe([each.planned() for each in choices], seeds * (folds or 1))
+    plan = open_plan_of(where, "confirm", confirm_name(name, folds), start, folds)
+    owe(plan, [each.planned() for each in choices], seeds * (folds or 1), screen)
     remember_choices(plan, choices, parameter)
     seconds = {each.entry.fingerprint: each.entry.seconds for each in choices}
     code = train(where, request, plan, seconds, screen, interrupts)

@@ -7,39 +7,39 @@ from contextlib import closing
 from importlib.metadata import version
 from typing import Any
 
+from spaces.text import plain
 from studies.export import ExportedConfiguration
 from studies.looks import Look, add_looks
-from studies.record import setup_of
+from studies.record import fingerprint_of
 from studies.storage import open_storage
 from studies.study import SearchStudy
+from studies.urls import masked
 
 
 class LookKeeper:
     """Records looks in the study that a configuration comes from. Never fails: it says why it could not."""
 
-    def __init__(self, export: ExportedConfiguration, folder: str, storage_url: str | None) -> None:
+    def __init__(self, export: ExportedConfiguration, folder: str, storage_url: str) -> None:
         """Find out whether the study can be reached.
 
         Args:
             export: names the study.
             folder: the name that looks are recorded under.
-            storage_url: of the study; None: where the export says that it is.
+            storage_url: of the study, as the user or this machine's settings name it. What the export says is
+                only shown: a file from someone else must not make this program open anything.
         """
-        self._export, self._folder = export, folder
-        self._url = storage_url or export.storage
+        self._export, self._folder, self._url = export, folder, storage_url
         self._problem = ""
-        if storage_url is None and not export.storage.startswith("sqlite:"):
-            # a file from someone else must not make this program log in anywhere
-            self._problem = "it is on a server (give --storage)"
-        else:
-            self._try(lambda study: None)
+        self._try(lambda study: None, write=False)
 
     def outlook(self) -> str:
         """Whether looks will be recorded, for people."""
         if self._problem:
+            there = masked(self._export.storage)
             return (
-                "note: looks at the test images are recorded in metrics.json, but not in study "
-                f"{self._export.study!r}: {self._problem}"
+                "note: the test evaluation is recorded in the folder alone (metrics.json), and not in study "
+                f"{self._export.study!r}: {self._problem}; if that study is yours, say where it is by "
+                f"--storage (the file says {plain(there)})"
             )
         return f"looks at the test images are recorded in metrics.json and in study {self._export.study!r}"
 
@@ -61,11 +61,11 @@ class LookKeeper:
             for look in looks
         ]
         if made and not self._problem:
-            self._try(lambda study: add_looks(study, made))
+            self._try(lambda study: add_looks(study, made), write=True)
 
-    def _try(self, do: Callable[[SearchStudy], object]) -> None:
+    def _try(self, do: Callable[[SearchStudy], object], *, write: bool) -> None:
         try:
-            with closing(open_storage(self._url, create=False, write=True)) as storage:
+            with closing(open_storage(self._url, create=False, write=write)) as storage:
                 study = SearchStudy(storage, self._export.study)
                 if not self._is_its_study(study):
                     raise ValueError("the study of that name is another one")
@@ -78,8 +78,7 @@ class LookKeeper:
         export, record = self._export, study.record
         if (record.space_fingerprint, record.data.hash) != (export.space_fingerprint, export.data.hash):
             return False
-        trials = study.trials()
         if export.trial is None:
             return True
-        setup = setup_of(trials[export.trial]) if export.trial < len(trials) else None
-        return setup is not None and setup.fingerprint == export.fingerprint
+        found = study.whole_trials([export.trial])
+        return bool(found) and fingerprint_of(found[0]) == export.fingerprint

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from search.data.decode import decode
-from search.data.folder import IMAGE_SUFFIXES
+from search.data.files import IMAGE_SUFFIXES
 from search.data.images import Images
 from search.prepare import resolve_device
 from search.retraining.trained import TrainedModel, read_config

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from search.data.request import DataRequest
 from search.data.sources import load_test
 from search.hardware import device_name, versions
 from search.interrupts import EXIT_CODE, Interrupts
+from search.options import DEFAULT_STORAGE
 from search.pictures.confusion import draw_confusion_matrix
 from search.pictures.curves import Curves, draw_learning_curves
 from search.placement import processes_on
@@ -49,7 +49,8 @@ from search.retraining.trained import (
 )
 from search.workers import prepare_workers
 from studies.base import RETRAINING, derived_seed
-from studies.export import ExportedConfiguration, read_export, write_text
+from studies.export import ExportedConfiguration, read_export
+from studies.files import whole, write_text
 from studies.text import duration, percent
 
 POLL = 0.5
@@ -71,8 +72,8 @@ class RetrainRequest:
     """recorded, auto, fp32 or bf16."""
     workers: int | None = None
     """Trainings at a time; None: as many as the device carries."""
-    storage_url: str | None = None
-    """Where looks are recorded; None: where the export says that its study is."""
+    storage_url: str = DEFAULT_STORAGE
+    """Of the study, which records the test evaluation too."""
 
 
 def retrain(request: RetrainRequest, screen: RetrainScreen, interrupts: Interrupts) -> int:
@@ -88,7 +89,7 @@ def retrain(request: RetrainRequest, screen: RetrainScreen, interrupts: Interrup
     prepare_workers()
     data = load_exported(source, export, screen.decoding)
     config = _config(request, export, data, device)
-    if data.has_test:  # a damaged test split shows before hours of training; it is judged after them
+    if data.has_test or data.test_fault:  # a bad test split shows before hours of training
         _check_test(source, export)
     with _folder(request.folder, config):
         return _Session(request, config, source, data.has_test, device, screen, interrupts).run()
@@ -439,6 +440,5 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    unfinished = target.with_name(f".{target.name}.{time.monotonic_ns()}")
-    shutil.copyfile(source, unfinished)
-    unfinished.replace(target)
+    with source.open("rb") as there, whole(target) as file:
+        shutil.copyfileobj(there, file)

@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from search.output import make_console
 from search.screen import WORTH_A_LINE
 from search.training.reports import EpochReport
 from studies.text import duration, percent
@@ -20,7 +20,7 @@ class RetrainScreen:
     """Lines that stay, and, on a terminal, a bar for each training."""
 
     def __init__(self) -> None:
-        self._console = Console(soft_wrap=True)
+        self._console = make_console(soft_wrap=True)
         self._bars: Progress | None = None
         self._tasks: dict[int, TaskID] = {}
         self._started: float | None = None
@@ -28,10 +28,7 @@ class RetrainScreen:
 
     def say(self, line: str) -> None:
         """Show a line that stays."""
-        if self._bars is None:
-            print(line, file=self._console.file, flush=True)
-        else:
-            self._bars.console.print(Text(line))
+        self._console.print(Text(line))
 
     def decoding(self, done: int, total: int) -> None:
         """Say that images were read, if there were enough for it to have taken time."""
@@ -83,6 +80,9 @@ class RetrainScreen:
             said += f", with test-time augmentation {percent(augmented)}"
         diverged = f", DIVERGED at epoch {metrics['epochs']}" if metrics["diverged"] else ""
         self.say(f"seed {index} finished: {said}, {duration(metrics['seconds'])}{diverged}")
+        if isinstance(metrics["pictures"], str):
+            self.say(f"seed {index}: {metrics['pictures']}")
+            return
         for picture, file in metrics["pictures"].items():
             if file.startswith("none"):
                 self.say(f"seed {index}: no picture of {picture}: {file.removeprefix('none: ')}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
-import os
+import secrets
 import shutil
 import signal
 import traceback
@@ -27,6 +27,7 @@ from search.data.request import DataRequest
 from search.data.sources import load_test
 from search.data.split import Split
 from search.hardware import device_name, versions
+from search.memory import shortage_line
 from search.pictures.confusion import draw_confusion_matrix
 from search.pictures.curves import Curves, draw_learning_curves
 from search.pictures.feature_map import chosen_images, draw_feature_map
@@ -37,6 +38,7 @@ from search.retraining.trained import METRICS, WEIGHTS, TrainedConfiguration, Tr
 from search.training.engine import Run
 from search.training.reports import EpochReport, Result
 from search.training.resident import make_resident
+from search.training.shortage import is_shortage
 from search.weights import save_weights
 from studies.text import percent
 
@@ -108,7 +110,10 @@ def main(order: SeedOrder, pipe: Connection) -> None:
         return
     except ValueError as error:
         tell("refused", str(error))
-    except Exception:
+    except Exception as error:
+        if is_shortage(error):
+            tell("failed", shortage_line(error))
+            return
         tell("failed", traceback.format_exc(limit=-8))
 
 
@@ -153,7 +158,7 @@ def _judged(model: TrainedModel, split: str, images_NHWC: Images, labels_N: Labe
 
 
 def _publish(order: SeedOrder, run: Run, result: Result, model: TrainedModel, judged: Judged | None) -> None:
-    draft = order.folder / f".{order.name}.{os.getpid()}"
+    draft = order.folder / f".{order.name}.{secrets.token_hex(8)}"
     try:
         draft.mkdir()
         save_weights(run.network, draft / WEIGHTS)

@@ -37,8 +37,8 @@ from studies.export import (
     as_yaml,
     check_tree,
     read_tree,
-    write_text,
 )
+from studies.files import write_text
 
 CONFIG, WEIGHTS, METRICS = "config.yaml", "model.safetensors", "metrics.json"
 """The files of a folder of trained networks."""

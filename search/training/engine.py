@@ -129,7 +129,8 @@ class Run:
         images, batch = len(self.data.train_indices), self.config.training.batch_size
         if images < batch:
             raise ValueError(
-                f"training.batch_size: must not exceed the {images} training images, but got {batch}"
+                f"training.batch_size: must not exceed the {images} training images, but got {batch}: take "
+                "more of them (--train-size), or set it lower in the space"
             )
         return images // batch
 

@@ -18,12 +18,17 @@ Shares = NDArray[np.float64]
 schedules: Registry[Callable[..., Shares]] = Registry("schedule")
 """Functions (configuration section, t_T) -> factor_T."""
 
+_ROUNDING = 1e-9
+"""By which shares of a run may be off: a cycle that begins with a step must not wait for the next."""
+
 
 def schedule_table(schedule: config.Schedule, epochs: int, steps_per_epoch: int = 1) -> Shares:
     """The factor of the learning rate at each step, shape (epochs * steps_per_epoch,), in [0, 1].
 
     With ``warmup`` the first share of the steps rises linearly, 1/n, 2/n, ..., n/n, and the schedule itself
-    runs over what is left. With ``per`` epoch each epoch counts as one step, whose factor all its steps have.
+    runs over the n steps that are left: step i has its factor at t = i / n, where it begins, as torch's
+    schedulers have it. Only a first step whose factor would be 0, so that it trained nothing, has that of its
+    middle, t = 1 / (2 n). With ``per`` epoch each epoch counts as one step, whose factor all its steps have.
     """
     if schedule.per == "epoch":
         return np.repeat(_table(schedule, epochs), steps_per_epoch)
@@ -33,7 +38,10 @@ def schedule_table(schedule: config.Schedule, epochs: int, steps_per_epoch: int 
 def _table(schedule: config.Schedule, steps: int) -> Shares:
     rising = round(schedule.warmup * steps)
     left = steps - rising
-    after = schedules[schedule.name](schedule, np.arange(left) / max(left, 1))
+    formula, t = schedules[schedule.name], np.arange(left) / max(left, 1)
+    if left and not formula(schedule, t[:1]).any():
+        t[0] = 0.5 / left
+    after = formula(schedule, t)
     return np.concatenate([np.arange(1, rising + 1) / max(rising, 1), after])
 
 
@@ -72,7 +80,7 @@ def cosine_restarts(schedule: config.CosineRestarts, t: Shares) -> Shares:
     lengths = schedule.growth ** np.arange(schedule.cycles)
     ends = np.cumsum(lengths) / lengths.sum()
     starts = np.concatenate([[0.0], ends[:-1]])
-    cycle = np.minimum(np.searchsorted(ends, t, side="right"), schedule.cycles - 1)
+    cycle = np.minimum(np.searchsorted(ends - _ROUNDING, t, side="right"), schedule.cycles - 1)
     return _half_cosine(1.0, schedule.final, (t - starts[cycle]) / (ends - starts)[cycle])
 
 

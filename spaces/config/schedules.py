@@ -72,7 +72,7 @@ class OneCycle(_Schedule):
     peak: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
     """Share of the run at which the full rate is reached."""
     start: Share = 0.04
-    """The first rate, as a share of the full one."""
+    """The first rate, as a share of the full one. 0: the first step, or epoch, has the rate of its middle."""
     final: Share = 4e-6
     """The last rate, as a share of the full one."""
 
@@ -84,7 +84,7 @@ class Triangular(_Schedule):
     peak: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
     """Share of the run at which the full rate is reached."""
     start: Share = 0.0
-    """The first rate, as a share of the full one."""
+    """The first rate, as a share of the full one. 0: the first step, or epoch, has the rate of its middle."""
     final: Share = 0.0
     """The last rate, as a share of the full one."""
 

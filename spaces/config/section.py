@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from spaces.text import brief
+from spaces.text import PLAIN_TEXT, brief, is_plain_text
 
 
 def _printable(name: str) -> str:
-    if not name.isprintable():
-        raise ValueError(f"the name of a file must be printable text, but got {brief(name)}")
+    if not is_plain_text(name):
+        raise ValueError(f"the name of a file must be {PLAIN_TEXT}, but got {brief(name)}")
     return name
 
 

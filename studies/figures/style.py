@@ -11,6 +11,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from spaces.text import plain_letters
+
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
 )  # fmt: skip
@@ -26,8 +28,7 @@ _TITLE_WIDTH, _LONGEST_LABEL = 88, 40
 
 def plain(text: object) -> str:
     """Text that plotly shows literally."""
-    line = "".join(c if c.isprintable() else " " for c in str(text))
-    return html.escape(line, quote=False)
+    return html.escape(plain_letters(str(text)), quote=False)
 
 
 def short(text: object, longest: int = _LONGEST_LABEL) -> str:

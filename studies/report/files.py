@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from studies.files import write_text
 from studies.report.content import Report
 
 
@@ -13,12 +14,12 @@ def write_tables(report: Report, folder: Path) -> list[Path]:
     Raises:
         ValueError: if the folder cannot be written to.
     """
-    written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, chart in report.charts():
-            written.append(folder / f"{name}.csv")
-            written[-1].write_text(chart.table.csv(), encoding="utf-8", newline="")
     except OSError as error:
         raise ValueError(f"{folder}: cannot be written to: {error.strerror}") from None
+    written = []
+    for name, chart in report.charts():
+        written.append(folder / f"{name}.csv")
+        write_text(written[-1], chart.table.csv())
     return written

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -28,22 +29,23 @@ def write_pictures(report: Report, folder: Path, kind: Format) -> list[Path]:
     import kaleido
 
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{kind}" for name, _ in report.charts()]
     options = {"format": kind, "width": WIDTH, "scale": _SCALE if kind == "png" else 1}
-    wanted = [
-        {
-            "fig": chart.figure.to_dict(),
-            "path": str(path),
-            "opts": {**options, "height": chart.figure.layout.height},
-        }
-        for path, (_, chart) in zip(paths, report.charts(), strict=True)
-    ]
-    try:
-        kaleido.write_fig_from_object_sync(wanted, kopts={"mathjax": False})
-    except Exception as error:  # whatever goes wrong in another program's browser
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ValueError(f"--figures: {browser} could not draw the figures: {reason}") from None
-    return paths
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as private:  # kaleido would follow a link
+        drafts = [Path(private) / f"{name}.{kind}" for name, _ in report.charts()]
+        wanted = [
+            {
+                "fig": chart.figure.to_dict(),
+                "path": str(draft),
+                "opts": {**options, "height": chart.figure.layout.height},
+            }
+            for draft, (_, chart) in zip(drafts, report.charts(), strict=True)
+        ]
+        try:
+            kaleido.write_fig_from_object_sync(wanted, kopts={"mathjax": False})
+            return [draft.replace(folder / draft.name) for draft in drafts]
+        except Exception as error:  # whatever goes wrong in another program's browser
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise ValueError(f"--figures: {browser} could not draw the figures: {reason}") from None
 
 
 def find_browser() -> str:

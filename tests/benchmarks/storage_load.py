@@ -47,9 +47,9 @@ from recording import Table, load, publish, store
 
 from spaces.space import Space
 from studies import record
+from studies.attributes import TOKEN
 from studies.base import TRAINING, Claim, derived_seed
 from studies.heartbeat import Heartbeat
-from studies.lasting import TOKEN
 from studies.live import LiveReports
 from studies.processes import process_name
 from studies.record import DataRecord, Drawing, History, Outcome, Setup, SplitRecord, StudyRecord
@@ -275,7 +275,7 @@ def write_rows(study: SearchStudy, trials: list[FrozenTrial]) -> None:
                 "study_id": study.study_id,
                 "state": trial.state,
                 "datetime_start": begin,
-                "datetime_complete": begin + timedelta(minutes=6),
+                "datetime_complete": begin + timedelta(minutes=6) if trial.state.is_finished() else None,
             }
             for index, trial in enumerate(trials)
         ]
@@ -288,7 +288,8 @@ def write_rows(study: SearchStudy, trials: list[FrozenTrial]) -> None:
                 for trial_id, trial in zip(ids, trials, strict=True)
                 for row in rows_of(trial)
             ]
-            connection.execute(sa.insert(kind.__table__), content)
+            if content:
+                connection.execute(sa.insert(kind.__table__), content)
 
 
 def _parameters(trial: FrozenTrial) -> Iterable[dict[str, Any]]:
@@ -301,7 +302,9 @@ def _parameters(trial: FrozenTrial) -> Iterable[dict[str, Any]]:
 
 
 def _value(trial: FrozenTrial) -> Iterable[dict[str, Any]]:
-    yield {"objective": 0, "value": trial.value, "value_type": models.TrialValueModel.TrialValueType.FINITE}
+    finite = models.TrialValueModel.TrialValueType.FINITE
+    if trial.value is not None:
+        yield {"objective": 0, "value": trial.value, "value_type": finite}
 
 
 def _user_attributes(trial: FrozenTrial) -> Iterable[dict[str, Any]]:
@@ -386,9 +389,9 @@ class Client:
             with self.watch.of("claim"):
                 claimed = claim_one(self._study, process_name(os.getpid()), self._arguments.clients)
             self.slots.append(claimed.slot)
-            self._heartbeat.watch([claimed.trial_id])
+            self._heartbeat.watch({claimed.trial_id: None})
             self._run(claimed.trial_id)
-            self._heartbeat.watch([])
+            self._heartbeat.watch({})
         self._heartbeat.close()
 
     def _run(self, trial_id: int) -> None:

@@ -3,10 +3,11 @@
     python tests/chaos/chaos.py --database postgresql --slots 100 --seed 0 [--ray]
 
 Four workers train small networks on scikit-learn's digits, in a study on a database server that is started
-for this alone; with ``--ray`` they are actors on a Ray cluster of two nodes, of which the second is killed
-and replaced too. Every few seconds something happens to them, in an order that the seed decides (when it
-happens, the machine does). At the end the rows of the database are counted with plain SQL, results are
-compared with trainings that nothing disturbed, and the figures are stored in ``tests/chaos/results/``.
+for this alone, for root behind a network of its own that can be severed; with ``--ray`` they are actors on a
+Ray cluster of two nodes, of which the second is killed and replaced too. Every few seconds something happens
+to them, in an order that the seed decides (when it happens, the machine does). At the end the rows of the
+database are counted with plain SQL, results are compared with trainings that nothing disturbed, and the
+figures are stored in ``tests/chaos/results/``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[1]))  # what tests share
 
 from benchmarks.recording import Table, load, store
+from networks import Network, NoNetworkError, network
 from private_servers import SERVERS, MissingError, PrivateServer, private_server
 from ray_cluster import RayCluster, ray_cluster
 from verdict import Verdict
@@ -42,14 +44,21 @@ KINDS = {
     "worker told to leave (SIGTERM)": 1,
     "coordinator killed (SIGKILL) and started again": 1,
     "coordinator told to leave (SIGTERM) and started again": 1,
+    "everything killed at once (workers, coordinator, database) and started again": 2,
+    "process that holds the study's lock stopped for a while (SIGSTOP, SIGCONT)": 1,
     "database crashed and started again": 2,
+    "network that swallowed all packets, both ways": 1,
     "node killed (SIGKILL to all its processes) and another started": 2,
 }
 """How often each comes in a round, whose order is drawn. Before the first round each comes once."""
-KILL, STOP, TERM, COORDINATOR, COORDINATOR_TERM, DATABASE, NODE = KINDS
+KILL, STOP, TERM, COORDINATOR, COORDINATOR_TERM, EVERYTHING, LOCK, DATABASE, NETWORK, NODE = KINDS
 MORE = 10
+FROZEN = (3.0, 10.0)
+"""Least and most seconds for which the holder of the lock is stopped."""
 PAUSE = (0.5, 3.5)
 """Least and most seconds between two faults."""
+HOLE = (1.0, 8.0)
+"""Least and most seconds for which the network swallows packets: shorter and longer than connections hold."""
 RAY_PAUSE = (2.0, 10.0)
 """The same with Ray."""
 COMPARED = 20
@@ -64,7 +73,7 @@ class Outcome:
     slots: int
     closed: int
     given_up: list[int]
-    """Slots closed without a result after three failures, as the program documents it; counted as closed."""
+    """Slots closed without a result after the failures that the program documents; counted as closed."""
     lost: list[int]
     twice: list[int]
     beyond: list[int | None]
@@ -97,7 +106,7 @@ class Outcome:
             ("slots asked for and closed", f"{self.slots} and {self.closed}"),
             ("slots lost", str(len(self.lost))),
             ("slots closed twice", str(len(self.twice))),
-            ("slots given up after three failed attempts", str(len(self.given_up))),
+            ("slots given up after failures", str(len(self.given_up))),
             (
                 "attempts",
                 f"{self.attempts} ({', '.join(f'{n} {r}' for r, n in sorted(self.reasons.items()))})",
@@ -117,16 +126,23 @@ class Chaos:
     """Faults, one after the other."""
 
     def __init__(
-        self, search: Search, server: PrivateServer | None, cluster: RayCluster | None, seed: int
+        self,
+        search: Search,
+        server: PrivateServer | None,
+        network: Network | None,
+        cluster: RayCluster | None,
+        seed: int,
     ) -> None:
-        """``server`` is what is crashed, and ``cluster`` what loses nodes; None: there is no such fault."""
+        """``server`` is what is crashed, ``network`` what is severed, and ``cluster`` what loses nodes; None:
+        there is no such fault."""
         self._search = search
         self._server = server
+        self._network = network
         self._cluster = cluster
         self._pause = RAY_PAUSE if cluster else PAUSE
         self._random = random.Random(seed)
         self._stopped: dict[int, float] = {}
-        without = {DATABASE: not server, NODE: not cluster}
+        without = {DATABASE: not server, NETWORK: not network, NODE: not cluster}
         self.faults = Counter({kind: 0 for kind in KINDS if not without.get(kind)})
         self._round = self._random.sample(list(self.faults), len(self.faults))  # at first one of each
         self.refused = 0
@@ -187,10 +203,15 @@ class Chaos:
 
     def _act(self, kind: str) -> bool:
         """Let a fault happen; false if there is nothing for it to happen to."""
-        if kind == DATABASE:
-            return self._crash_database()
-        if kind == NODE:
-            return self._kill_node()
+        acts = {
+            DATABASE: self._crash_database,
+            NETWORK: self._sever_network,
+            NODE: self._kill_node,
+            EVERYTHING: self._kill_everything,
+            LOCK: self._stop_lock_holder,
+        }
+        if act := acts.get(kind):
+            return act()
         if kind in (COORDINATOR, COORDINATOR_TERM):
             return self._end_coordinator(signal.SIGKILL if kind == COORDINATOR else signal.SIGTERM)
         workers = sorted(set(self._search.workers()) - self._stopped.keys())
@@ -206,6 +227,37 @@ class Chaos:
         self._server.crash()
         time.sleep(self._random.uniform(0, 2))
         self._server.start()
+        return True
+
+    def _stop_lock_holder(self) -> bool:
+        def wait() -> None:
+            self._wake(time.monotonic())
+
+        pid = self._search.freeze_lock_holder(wait, time.monotonic() + PATIENCE)
+        if pid is None:
+            return False
+        self._stopped[pid] = time.monotonic() + self._random.uniform(*FROZEN)
+        return True
+
+    def _kill_everything(self) -> bool:
+        """As a power cut does, of the one machine or of all of the cluster's but its first."""
+        if not self._search.workers():
+            return False
+        self._search.kill()
+        if self._server:
+            self._crash_database()
+        if self._cluster:
+            self._kill_node()
+        self._stopped.clear()
+        self._search.coordinator.wait()
+        self._search.start()
+        return True
+
+    def _sever_network(self) -> bool:
+        assert self._network is not None
+        self._network.sever()
+        time.sleep(self._random.uniform(*HOLE))
+        self._network.restore()
         return True
 
     def _kill_node(self) -> bool:
@@ -250,17 +302,21 @@ def soon(happened: Callable[[], object], seconds: float = PATIENCE) -> bool:
 
 
 @contextmanager
-def database(kind: str, folder: Path) -> Iterator[tuple[str, PrivateServer | None]]:
-    """A database of its own and the server to crash.
+def database(kind: str, folder: Path) -> Iterator[tuple[str, PrivateServer | None, Network | None]]:
+    """A database of its own, the server to crash, and the network to sever, where one can be made.
 
     Raises:
         MissingError: there is no such server here.
     """
     if kind == "sqlite":
-        yield f"sqlite:///{folder / 'studies.db'}", None
+        yield f"sqlite:///{folder / 'studies.db'}", None, None
         return
-    with private_server(kind) as server:
-        yield server.url, server
+    with ExitStack() as stack:
+        cable = None
+        with suppress(NoNetworkError):
+            cable = stack.enter_context(network())
+        server = stack.enter_context(private_server(kind, network=cable))
+        yield server.url, server, cable
 
 
 @contextmanager
@@ -287,13 +343,13 @@ def run(
     """
     with (
         tempfile.TemporaryDirectory(prefix="cifar-search-chaos-") as name,
-        database(kind, Path(name)) as (url, server),
+        database(kind, Path(name)) as (url, server, cable),
         two_nodes() if ray else nullcontext() as cluster,
     ):
         folder = Path(name)
         make = partial(RaySearch, cluster) if cluster else Search
         search = make(folder, url, slots, WORKERS, seed, train_size)
-        chaos, begin = Chaos(search, server, cluster, seed), time.monotonic()
+        chaos, begin = Chaos(search, server, cable, cluster, seed), time.monotonic()
         try:
             chaos.run(begin + 60 * minutes)
             seconds = time.monotonic() - begin
@@ -325,7 +381,9 @@ def judged(verdict: Verdict, chaos: Chaos, left: int, seconds: float, folder: Pa
         compared=len(compared),
         differing=verdict.differing(compared, folder / "data"),
         processes_left=left,
-        checkpoints_left=[str(file.relative_to(folder)) for file in folder.rglob("*.checkpoint")],
+        checkpoints_left=[
+            str(file.relative_to(folder)) for file in folder.rglob("*.checkpoint*") if file.is_file()
+        ],
         refused=chaos.refused,
         unexpected=chaos.unexpected,
         seconds=seconds,

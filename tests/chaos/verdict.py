@@ -22,7 +22,9 @@ from studies.record import SplitRecord
 
 CLOSING = ("COMPLETE", "PRUNED")
 UNCOUNTED = ("interrupted", "crowded out")
-ATTEMPTS = 3
+OF_WORKERS = ("killed", "lost")
+FAILURES, DOUBTFUL = 3, 10
+"""After which a slot is given up, as the README has it."""
 
 
 @dataclass
@@ -45,9 +47,32 @@ class Attempt:
         return reason
 
     @property
-    def counts_as_failure(self) -> bool:
-        begun = "setup" in self.attributes or self.reason not in ("killed", "lost")
-        return self.state == "FAIL" and begun and self.reason not in UNCOUNTED
+    def is_doubtful(self) -> bool:
+        """Whether it is not known that what was trained had a part in its end."""
+        begun = "setup" in self.attributes
+        return self.reason == "lost" or (self.reason == "killed" and not begun)
+
+    @property
+    def reached(self) -> int:
+        """Epochs reported, where it was ended with its worker."""
+        return len(self.curve) if self.reason in OF_WORKERS else 0
+
+
+def are_hopeless(failed: list[Attempt]) -> bool:
+    """Whether a slot is given up after these attempts: three failures, or ten doubtful ones, of which those
+    that ended with their workers count only since one of them last got further than all before."""
+    furthest = 0
+    errors: list[Attempt] = []
+    ends: list[Attempt] = []
+    for attempt in failed:
+        if attempt.reached > furthest:
+            furthest, ends = attempt.reached, []
+        if attempt.reason not in UNCOUNTED:
+            (ends if attempt.reason in OF_WORKERS else errors).append(attempt)
+        doubtful = sum(end.is_doubtful for end in ends)
+        if len(errors) + len(ends) - doubtful >= FAILURES or doubtful >= DOUBTFUL:
+            return True
+    return False
 
 
 class Verdict:
@@ -96,7 +121,7 @@ class Verdict:
             slot
             for slot in range(self.slots)
             if not self.closing(slot)
-            and sum(attempt.counts_as_failure for attempt in self._by_slot[slot]) >= ATTEMPTS
+            and are_hopeless([attempt for attempt in self._by_slot[slot] if attempt.state == "FAIL"])
         ]
 
     def lost(self) -> list[int]:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import rigging
+import warm
 from ray_cluster import RayCluster
 from rigging import Rig
 
 STUDY = "chaos"
+HOLDER = """
+import sys
+from studies.storage import open_storage, study_lock
+storage = open_storage(sys.argv[1], create=False, write=True)
+with study_lock(storage, storage.get_study_id_from_name(sys.argv[2])):
+    print("holds", flush=True)
+    sys.stdin.read()
+"""
+"""A process that takes the study's lock, and keeps it until its input ends."""
 EPOCHS = 20
 RAY_EPOCHS = 60
 """Of a training by an actor, which takes longer to be started anew than a fork does."""
@@ -31,8 +43,9 @@ parameters:
   optimizer.lr: {float: [1e-3, 0.2], log: true, role: nuisance}
   model.dropout: {float: [0.0, 0.5], role: scientific}
 """
-RIG = Rig(every=0.3, interval=0.5, grace=4.0)
-"""A thirtieth of the times that the program has between two checkpoints, and as the grace period."""
+RIG = Rig(every=0.3, interval=0.5, grace=4.0, vanished=2, idle=3)
+"""A thirtieth of the times that the program has between two checkpoints, and as the grace period; a tenth of
+those after which connections and sessions are given up."""
 PATIENCE = 60.0
 """Seconds that processes have to leave when their study is complete."""
 
@@ -57,10 +70,12 @@ class Search:
             "CIFAR_SEARCH_SHARED": str(folder / "shared"),
             "OMP_NUM_THREADS": "1",
         }
-        self._commands: list[subprocess.Popen[bytes]] = []
+        self._commands: list[warm.Process] = []
+        self._url = url
+        self._holders: list[subprocess.Popen[bytes]] = []
 
     @property
-    def coordinator(self) -> subprocess.Popen[bytes]:
+    def coordinator(self) -> warm.Process:
         """The command that was started last."""
         return self._commands[-1]
 
@@ -78,16 +93,41 @@ class Search:
         """Start the command, or another one."""
         with self._log(len(self._commands) + 1).open("wb") as log:
             self._commands.append(
-                subprocess.Popen(
-                    [sys.executable, rigging.__file__, *self._words, "--trials", str(self.slots)],
+                warm.Process(
+                    [*self._words, "--trials", str(self.slots)],
+                    script=rigging.__file__,
                     cwd=self._folder,
                     env=self._environment,
-                    stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    start_new_session=True,
                 )
             )
+
+    def freeze_lock_holder(self, wait: Callable[[], object], until: float) -> int | None:
+        """Stop a process that has the study's lock, and leaves as soon as it goes on; its PID.
+
+        Args:
+            wait: called again and again while the lock is not free.
+            until: when it is given up (by ``time.monotonic``): then, where the database is away, and where
+                there is no study yet, the answer is None.
+        """
+        words = [sys.executable, "-c", HOLDER, self._url, STUDY]
+        holder = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        self._holders.append(holder)
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        while not select.select([holder.stdout], [], [], 0.1)[0]:
+            wait()
+            if time.monotonic() > until:
+                holder.kill()
+                return None
+        if not holder.stdout.readline():
+            return None
+        holder.send_signal(signal.SIGSTOP)
+        holder.stdin.close()
+        return holder.pid
 
     def workers(self) -> list[int]:
         """The living worker processes of the command."""
@@ -97,13 +137,22 @@ class Search:
         """The living processes of all commands that have been started, and their workers."""
         return [pid for command in self._commands for pid, _ in self._session(command.pid)]
 
-    def end(self) -> None:
+    def kill(self) -> None:
         """Kill whatever still runs."""
         for pid in self.left():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        for holder in self._holders:
+            holder.kill()
+
+    def end(self) -> None:
+        """Kill whatever still runs, and wait until it is gone."""
+        self.kill()
         for command in self._commands:
             command.wait()
+        for holder in self._holders:
+            with holder:  # waits for it, and closes what leads to it
+                pass
 
     @staticmethod
     def _session(number: int) -> Iterator[tuple[int, int]]:
@@ -147,5 +196,5 @@ def processes() -> Mapping[int, tuple[str, int, int]]:
 def is_fork_server(pid: int) -> bool:
     """Whether the process is the one that workers are forked from, or one of them."""
     with suppress(OSError):
-        return b"multiprocessing.forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/comm").read_text().strip() == warm.FORK_SERVER
     return False

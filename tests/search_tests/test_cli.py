@@ -9,7 +9,12 @@ from pathlib import Path
 
 import optuna
 import pytest
-from commands import refused
+import warm
+from commands import called, refused
+from exports import export, search
+
+from search.data.request import DataRequest
+from search.retraining.screen import RetrainScreen
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,14 +27,7 @@ def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedPr
         "CIFAR_SEARCH_DATA": str(folder.parent / "data"),
         **environment,
     }
-    return subprocess.run(
-        [sys.executable, "-m", "search.cli", *words],
-        cwd=folder,
-        env=variables,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    return warm.run(words, cwd=folder, env=variables)
 
 
 @pytest.fixture
@@ -45,7 +43,7 @@ DIGITS = ("run", "--space", "regularization", "--dataset", "digits")
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["run", "--space", "regularisation"], ["--space", "'regularisation'", "did you mean"]),
+        (["run", "--space", "regularisation"], ["--space", "'regularisation'", "did you mean", "YAML file"]),
         ([*DIGITS, "--sampler", "tpee"], ["--sampler", "'tpee'", "random", "did you mean 'tpe'"]),
         ([*DIGITS, "--pruner", "medain"], ["--pruner", "'medain'", "asha", "did you mean 'median'"]),
         ([*DIGITS, "--device", "cpuu"], ["--device", "'cpuu'", "did you mean 'cpu'"]),
@@ -61,7 +59,7 @@ DIGITS = ("run", "--space", "regularization", "--dataset", "digits")
         ([*DIGITS, "--val-size", "1.5"], ["--val-size", "between 0 and 1", "'1.5'"]),
         ([*DIGITS, "--train-size", "5"], ["--train-size", "at least one image for each of the 10", "5"]),
         ([*DIGITS, "--val-size", "1434"], ["--val-size", "1434"]),
-        ([*DIGITS, "--train-size", "100"], ["training.batch_size", "100 training images", "128"]),
+        ([*DIGITS, "--train-size", "100"], ["training.batch_size", "100 training", "128", "--train-size)"]),
         ([*DIGITS, "--study", " "], ["--study", "1 to 200 printable characters"]),
         ([*DIGITS, "--study", "x" * 201], ["--study", "1 to 200 printable characters", "201"]),
         ([*DIGITS, "--sampler", "grid"], ["--sampler grid", "optimizer.weight_decay", "no grid"]),
@@ -184,3 +182,103 @@ def test_spaces_are_listed_shown_and_printed_to_be_copied(folder):
     assert "the same number of trials for each optimizer.name" in shown
     (folder / "copy.yaml").write_text(run(folder, "spaces", "optimizer", "--yaml").stdout)
     assert run(folder, "spaces", "copy.yaml").stdout == shown
+
+
+@pytest.mark.parametrize("name", ["mine.json", "mine", "mine.yaml"])
+def test_a_space_is_read_from_any_file_that_is_there_by_what_it_holds(folder, name):
+    tree = {
+        "question": "A test?",
+        "parameters": {"model.dropout": {"float": [0.0, 0.5], "role": "scientific"}},
+    }
+    (folder / name).write_text(json.dumps(tree, indent=2))
+    code, shown, _ = called(folder, "spaces", name)
+    assert code == 0
+    assert "model.dropout" in shown
+    (folder / name).write_text("PK")
+    assert name in refused(folder, "spaces", name)
+
+
+def test_a_folder_is_no_space_and_a_built_in_one_goes_before_a_file(folder):
+    (folder / "mine").mkdir()
+    assert "Is a directory" in refused(folder, "spaces", "mine")
+    (folder / "full").write_text("no space")
+    assert called(folder, "spaces", "full")[0] == 0
+    assert "unknown space" in refused(folder, "spaces", "x" * 5000)
+
+
+SHORT_OF_MEMORY = """
+import contextlib, os, resource, sys
+from search.cli import main
+
+with contextlib.suppress(SystemExit):
+    main()  # so that all is imported
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + 500_000, size + 500_000))
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_command_that_runs_out_of_memory_ends_with_a_line(folder):
+    request = DataRequest("digits", folder.parent / "data")
+    search(f"sqlite:///{folder}/cifar-search.db", request, space=WIDE)
+    export(f"sqlite:///{folder}/cifar-search.db", folder / "best.yaml")
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "CIFAR_SEARCH_DATA": str(folder.parent / "data")}
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT_OF_MEMORY, "verify", "best.yaml"],
+        cwd=folder, env=variables, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("cifar-search: memory ran out (")
+    assert "a machine with more" in line
+
+
+SHORT_SEED = """
+import multiprocessing, resource, sys
+from dataclasses import replace
+from pathlib import Path
+from search.data.request import DataRequest
+from search.retraining.seed_run import SeedOrder, main
+from search.retraining.trained import read_config
+
+here, there = multiprocessing.Pipe(duplex=False)
+config = read_config(Path("runs"))
+order = SeedOrder(config, DataRequest("digits"), True, "cpu", Path("runs"), 2, 1)
+main(order, there)  # so that all is imported
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + 500_000, size + 500_000))
+main(replace(order, index=3), there)
+while here.poll():
+    kind, what = here.recv()
+print(kind, what)
+"""
+
+
+@pytest.mark.slow
+def test_a_training_of_retrain_that_runs_out_of_memory_says_so_in_a_line(folder):
+    request = DataRequest("digits", folder.parent / "data")
+    search(f"sqlite:///{folder}/cifar-search.db", request, space=WIDE)
+    export(f"sqlite:///{folder}/cifar-search.db", folder / "best.yaml")
+    assert run(folder, "retrain", "best.yaml", "--seeds", "1", "-o", "runs").returncode == 0
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "CIFAR_SEARCH_DATA": str(folder.parent / "data")}
+    words = [sys.executable, "-c", SHORT_SEED]
+    done = subprocess.run(words, cwd=folder, env=variables, capture_output=True, text=True)
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("failed memory ran out (")
+
+
+WIDE = """
+question: A test?
+base:
+  model: {name: vgg, widths: [64, 64], convolutions: 1, head: 0}
+  training: {epochs: 1, batch_size: 256}
+parameters:
+  optimizer.lr: {float: [0.02, 0.1], log: true, role: nuisance}
+"""
+
+
+def test_pictures_that_could_not_be_drawn_are_said_and_no_error(capsys):
+    figures = {"judged_on": None, "diverged": False, "seconds": 1.0}
+    RetrainScreen().done(1, {**figures, "pictures": "not all could be drawn: no memory"})
+    assert "seed 1: not all could be drawn: no memory" in capsys.readouterr().out

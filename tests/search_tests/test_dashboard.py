@@ -5,12 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -24,7 +22,9 @@ import optuna_dashboard
 import plotly.graph_objects as go
 import pytest
 import typer
+import warm
 import yaml
+from asked import asked
 from dashboard_studies import EVIL, add_trial, everything, make_foreign, make_plan, make_search
 from optuna.trial import TrialState
 
@@ -41,7 +41,7 @@ from studies import record
 from studies.artifacts import Artifact, ArtifactStore, artifact_folder, attach
 from studies.export import read_export
 from studies.notes import note_of, set_generated, written_note
-from studies.record import Drawing
+from studies.record import Drawing, History, Outcome
 from studies.storage import Storage, open_storage
 from studies.study import SearchStudy
 
@@ -154,7 +154,7 @@ def test_an_artifact_is_served_without_rights(storage: Storage, sqlite_url: str)
     study = make_search(storage, "s", 1)
     store = ArtifactStore(artifact_folder(sqlite_url))
     page = Artifact("page.html", "text/html", 1, lambda: b"<script>alert(1)</script>")
-    attach(storage, store, study.study_id, study.trials()[0]._trial_id, page)
+    attach(study, store, study.trials()[0]._trial_id, page)
     app = guarded_app(storage, store.folder, "127.0.0.1", sqlite_url, read_only=False)
     artifact = shown(storage, sqlite_url, study.study_id)["trials"][0]["artifacts"][0]
     path = f"/artifacts/{study.study_id}/{study.trials()[0]._trial_id}/{artifact['artifact_id']}"
@@ -445,12 +445,42 @@ def _wait(until: Any, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+def test_a_look_at_which_nothing_is_new_takes_three_statements_and_no_trials(
+    storage: Storage, sqlite_url: str
+) -> None:
+    refresher = Refresher(sqlite_url, artifact_folder(sqlite_url), lambda line: None)
+    studies = [make_search(storage, name, 1) for name in ("a", "a/b", "c")]
+    refresher.refresh(storage)
+    with asked() as at_rest:
+        refresher.refresh(storage)
+    assert len([text for text in at_rest.statements if text.startswith("SELECT")]) == 3
+    add_trial(studies[2], 1)
+    studies[0].add_notice("something new")
+    with asked() as once:
+        refresher.refresh(storage)
+    assert len(once.statements) > len(at_rest.statements)
+    assert note_of(studies[2], studies[2].trials()[1])
+
+
+def test_a_study_in_the_place_of_another_gets_notes_of_its_own(storage: Storage, sqlite_url: str) -> None:
+    refresher = Refresher(sqlite_url, artifact_folder(sqlite_url), lambda line: None)
+    before = make_search(storage, "s", 2)
+    refresher.refresh(storage)
+    storage.delete_study(before.study_id)
+    after = make_search(storage, "s", 1, question="What else?")
+    assert after.study_id == before.study_id
+    refresher.refresh(storage)
+    assert "What else?" in note_of(after)
+    assert note_of(after, after.trials()[0])
+
+
 def test_one_trial_that_cannot_be_shown_keeps_no_other_from_it(storage: Storage, sqlite_url: str) -> None:
     study = make_search(storage, "s", 1)
     claimed = study.claim("somewhere:x:1:2", Drawing(sampler="random"))
     assert claimed is not None
-    claimed.trial.set_user_attr(record.HISTORY, {"train_loss": ["no number"]})
-    study.optuna.tell(claimed.trial.number, state=TrialState.FAIL)
+    setup = study.trials()[0].user_attrs[record.SETUP]
+    claimed.trial.set_user_attr(record.SETUP, {**setup, "configuration": {"loss": "none of ours"}})
+    study.close(claimed.trial_id, TrialState.COMPLETE, Outcome(reason="finished"), History(), 0.9)
     add_trial(study, 2)
     said: list[str] = []
     refresher = Refresher(sqlite_url, artifact_folder(sqlite_url), said.append)
@@ -489,7 +519,7 @@ def test_an_artifact_is_made_once_and_replaced_when_it_is_stale(storage: Storage
         return Artifact("a.txt", "text/plain", content, lambda: (made.append(content), content.encode())[1])
 
     def attached(store: ArtifactStore, content: str) -> bool:
-        return attach(storage, store, study.study_id, trial_id, artifact(content))
+        return attach(study, store, trial_id, artifact(content))
 
     assert [attached(here, "old"), attached(here, "old")] == [True, False]
     assert attached(elsewhere, "old")  # another machine has the database, but not the file
@@ -619,10 +649,8 @@ class dashboard:
         self.folder, self.words = folder, words
 
     def __enter__(self) -> tuple[Any, str]:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "search.cli", "dashboard", *self.words], cwd=self.folder, text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        words = ["dashboard", *self.words]
+        self.process = warm.Process(words, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert self.process.stdout is not None
         self.said: list[str] = []
         for line in self.process.stdout:

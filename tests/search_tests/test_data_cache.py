@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -114,6 +115,19 @@ def test_a_touched_file_is_read_again(tmp_path: Path) -> None:
     Image.fromarray(255 - IMAGES_NHWC[0]).save(image)
     os.utime(image, ns=(modified_ns, modified_ns + 1_000_000))
     np.testing.assert_array_equal(load(request).images_NHWC[0], 255 - before.images_NHWC[0])
+
+
+def test_a_folders_cache_is_found_by_the_key_that_earlier_versions_gave_it(tmp_path: Path) -> None:
+    request = write_folder(tmp_path)
+    root = Path(request.dataset)
+    lines = [f"folder {root} (4, 4) None"]
+    for image in sorted((root / "train").glob("*/*")):
+        status = image.stat()
+        lines.append(f"{image.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}")
+    identity = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    load(request)
+    (folder,) = caches(tmp_path / "data")
+    assert folder.name == hashlib.sha256(f"3 {identity}".encode()).hexdigest()[:32]
 
 
 def test_an_interrupted_build_leaves_nothing(tmp_path: Path) -> None:

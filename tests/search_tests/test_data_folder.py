@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from search.data import decode
-from search.data.folder import IMAGE_SUFFIXES
+from search.data.files import IMAGE_SUFFIXES
 from search.data.sources import DataRequest, ImageData, load, load_test
 
 RNG = np.random.default_rng(0)
@@ -117,8 +117,7 @@ def opened() -> Iterator[list[str]]:
 
 
 def test_loading_for_training_opens_no_test_image(folder: Path, opened: list[str]) -> None:
-    for image in (folder / "test").rglob("*.png"):
-        image.write_bytes(b"no image")
+    (folder / "test/cat/0.png").write_bytes(b"no image")
     opened.clear()
     assert read(folder).has_test
     assert any(path.startswith(str(folder / "train")) for path in opened)
@@ -303,14 +302,74 @@ def test_a_folder_without_training_images_is_refused(folder: Path) -> None:
     assert "no image at all" in refusal(folder)
 
 
-@pytest.mark.parametrize("split", ["val", "test"])
-def test_differing_classes_are_refused(folder: Path, split: str) -> None:
-    write(folder / split / "dog/0.png")
-    write(folder / split / "wolf/0.png")
-    shutil.rmtree(folder / split / "cat", ignore_errors=True)
-    assert f"{split}: must have the same classes as train/, but lacks 'cat' and adds 'wolf'" in refusal(
-        folder
-    )
+LACKING, FLAT = ("dog/0.png",), ("0.png", "1.png")
+ADDED, BOTH = ("cat/0.png", "dog/0.png", "wolf/0.png"), ("dog/0.png", "wolf/0.png")
+DISAGREEING = [
+    (LACKING, "lacks 'cat'"),
+    (ADDED, "adds 'wolf'"),
+    (BOTH, "lacks 'cat' and adds 'wolf'"),
+    (FLAT, "has no folder {split}/CLASS/"),
+    ((), "has no folder {split}/CLASS/"),
+]
+
+
+def rewrite_split(root: Path, split: str, names: tuple[str, ...]) -> None:
+    shutil.rmtree(root / split, ignore_errors=True)
+    (root / split).mkdir()
+    for name in names:
+        write(root / split / name)
+
+
+@pytest.mark.parametrize(("names", "said"), DISAGREEING)
+def test_validation_classes_that_differ_are_refused(folder: Path, names: tuple[str, ...], said: str) -> None:
+    rewrite_split(folder, "val", names)
+    message = refusal(folder)
+    assert f"val: must have the same classes as train/, but {said.format(split='val')}: " in message
+    assert message.endswith("or move val/ elsewhere to validate on a share of train/")
+
+
+@pytest.mark.parametrize(("names", "said"), DISAGREEING)
+def test_test_classes_that_differ_stop_no_search_and_are_refused_where_they_are_wanted(
+    folder: Path, names: tuple[str, ...], said: str
+) -> None:
+    rewrite_split(folder, "test", names)
+    data = read(folder)
+    assert (len(data.labels_N), data.has_test) == (6, False)
+    with pytest.raises(ValueError, match="must have the same classes") as caught:
+        load_test(request_for(folder))
+    assert str(caught.value) == data.test_fault
+    assert data.test_fault.startswith(f"{folder / 'test'}: must have the same classes as train/, but ")
+    assert f"but {said.format(split='test')}: " in data.test_fault
+    assert data.test_fault.endswith("or move test/ elsewhere to retrain without a test split")
+
+
+def test_many_lacking_classes_are_counted(folder: Path) -> None:
+    for number in range(20):
+        write(folder / f"train/class {number:02}/0.png")
+    fault = read(folder).test_fault
+    assert "lacks 'class 00', 'class 01', " in fault
+    assert "'class 09' and 10 more: " in fault
+
+
+def test_a_class_without_validation_images_is_refused(folder: Path) -> None:
+    write(folder / "val/dog/0.png")
+    (folder / "val/cat").mkdir()
+    assert "val/cat: every class needs an image" in refusal(folder)
+
+
+def test_a_test_folder_that_cannot_be_listed_stops_no_search(folder: Path) -> None:
+    (folder / "test/gone").symlink_to("nowhere")
+    data = read(folder)
+    assert not data.has_test
+    assert "test/gone: cannot be read (No such file or directory)" in data.test_fault
+
+
+def test_an_empty_test_class_is_refused_where_it_is_wanted(folder: Path) -> None:
+    for image in (folder / "test/cat").iterdir():
+        image.unlink()
+    read(folder)
+    with pytest.raises(ValueError, match="test/cat: every class needs an image"):
+        load_test(request_for(folder))
 
 
 def test_a_folder_inside_a_class_is_refused(folder: Path) -> None:
@@ -324,7 +383,9 @@ def test_link_loops_are_refused(folder: Path) -> None:
     (folder / "train/cat/3.png").unlink()
     shutil.rmtree(folder / "test")
     (folder / "train/loop").symlink_to(".", target_is_directory=True)
-    assert "loop/cat: a class must hold its images itself" in refusal(folder)
+    assert "loop: 3 files cannot be used: cat, dog, loop: a class must hold its images itself" in refusal(
+        folder
+    )
 
 
 def test_what_is_no_regular_file_is_refused_and_not_waited_for(folder: Path) -> None:
@@ -341,10 +402,72 @@ def test_names_that_cannot_be_shown_are_refused(folder: Path, name: bytes) -> No
     assert message.isprintable()
 
 
-def test_the_suffixes_are_torchvisions() -> None:
+def test_the_suffixes_are_torchvisions_and_one_more_of_jpeg() -> None:
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
-    assert IMAGE_SUFFIXES == IMG_EXTENSIONS
+    assert set(IMAGE_SUFFIXES) == {*IMG_EXTENSIONS, ".jfif"}
+
+
+def bad_files(folder: Path) -> str:
+    """Thirteen files of three kinds that cannot be used."""
+    for number in range(3, 11):
+        (folder / f"train/cat/{number:02}.png").write_bytes(b"no image")
+    for number in range(3, 7):
+        write(folder / f"train/dog/{number:02}.png", pixels(5, 6))
+    write(folder / "train/dog/12.png", pixels(7, 6))
+    return (
+        f"{folder / 'train'}: 13 files cannot be used: "
+        f"{', '.join(f'cat/{number:02}.png' for number in range(3, 11))}: must be an image (JPEG, PNG, PPM, "
+        "BMP, TIFF, WEBP), but is none, or damaged; dog/03.png, dog/04.png: all images must have one size "
+        "unless --image-size is given, but this one is 6x5 and the first training image 6x6 (width x "
+        "height); and 3 more"
+    )
+
+
+def test_all_files_that_cannot_be_used_are_named_at_once(folder: Path) -> None:
+    expected = bad_files(folder)
+    assert refusal(folder) == expected
+
+
+def test_several_processes_name_all_files_that_cannot_be_used(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = bad_files(folder)
+    monkeypatch.setattr(decode, "IN_PLACE", 0)
+    monkeypatch.setattr(decode, "CHUNK", 3)
+    monkeypatch.setattr(decode, "_cores", lambda: 2)
+    assert refusal(folder) == expected
+
+
+def test_a_first_image_that_is_damaged_is_named_with_all_others(folder: Path) -> None:
+    for name in ("cat/0", "dog/2"):
+        (folder / f"train/{name}.png").write_bytes(b"no image")
+    assert "train: 2 files cannot be used: cat/0.png, dog/2.png: must be an image" in refusal(folder)
+
+
+def test_a_folder_without_one_image_that_can_be_read_names_ten(folder: Path) -> None:
+    for number in range(20):
+        (folder / f"train/cat/{number:02}.png").write_bytes(b"no image")
+    for image in (folder / "train").rglob("*.png"):
+        image.write_bytes(b"no image")
+    message = refusal(folder)
+    assert "26 files cannot be used: cat/0.png, cat/00.png, " in message
+    assert message.endswith("; and 16 more")
+
+
+def test_all_files_that_are_refused_for_what_they_are_are_named_at_once(folder: Path) -> None:
+    os.mkfifo(folder / "train/cat/3.png")
+    write(folder / "train/cat/tabby/0.png")
+    (folder / "train/dog/3.png").symlink_to("nowhere")
+    (folder / "train/emu").mkdir()
+    message = refusal(folder)
+    for part in (
+        "train: 4 files cannot be used: cat/3.png: an image must be a regular file; ",
+        "cat/tabby: a class must hold its images itself, but this is a folder; ",
+        "dog/3.png: cannot be read (No such file or directory); ",
+        "emu: every class needs an image, but this one has none",
+    ):
+        assert part in message
 
 
 @pytest.mark.slow

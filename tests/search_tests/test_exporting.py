@@ -104,7 +104,7 @@ def test_several_are_numbered_and_each_names_its_own_command(root):
         ({"study": "s/confirm"}, "x.yaml", "s/confirm"),
         ({"trial": 9}, "x.yaml", "--trial: .*got 9"),
         ({"top": 9}, "x.yaml", "--top: .*got 9"),
-        ({"storage_url": "sqlite:///no.db"}, "x.yaml", r"--storage: .*no\.db"),
+        ({"storage_url": "sqlite:///no.db"}, "x.yaml", r"--storage .*no\.db"),
         ({"confirmed": True, "dataset": "digits"}, "x.yaml", "--confirmed needs the data: --dataset: .*hash"),
     ],
 )

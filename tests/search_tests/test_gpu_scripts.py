@@ -129,7 +129,8 @@ def test_the_tests_of_graphs_are_found_with_the_options_of_first_light(
 ) -> None:
     for rehearsing in (False, True):
         command = scripts["first_light"].capture(scripts["setting"].Setting(rehearsing)).command
-        found = subprocess.run([*command, "--collect-only"], cwd=ROOT, capture_output=True, text=True)
+        options = {"cwd": ROOT, "env": {**os.environ, "PYTEST_ADDOPTS": ""}, "capture_output": True}
+        found = subprocess.run([*command, "--collect-only"], text=True, **options)
         assert found.returncode == 0, found.stdout + found.stderr
         count = found.stdout.count("::test_")
         assert (count == 1) if rehearsing else (count > 50)

@@ -6,9 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from running import as_in_a_shell
 
 from search.interrupts import EXIT_CODE, Interrupts
 
@@ -21,6 +24,20 @@ try:
 except KeyboardInterrupt:
     pass
 print("still here")
+"""
+
+STUCK = """
+import os, signal, sqlite3, sys, threading, time
+from search import interrupts
+interrupts.AT_ONCE = 0.1
+held = interrupts.Interrupts()
+first, second = (sqlite3.connect(sys.argv[1], timeout=600, isolation_level=None) for _ in range(2))
+first.execute("BEGIN IMMEDIATE")
+send = lambda: [(os.kill(os.getpid(), signal.SIGINT), time.sleep(0.1)) for _ in range(int(sys.argv[2]))]
+threading.Timer(0.3, send).start()
+threading.Timer(2, lambda: os._exit(9)).start()
+with held.held(), held.ended_by_the_second(lambda: os._exit(7)):
+    second.execute("BEGIN IMMEDIATE")  # in C, where no handler of Python's runs
 """
 
 
@@ -62,3 +79,26 @@ def test_while_held_they_are_only_counted(interrupts: Interrupts) -> None:
         assert interrupts.count == 2
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(("interruptions", "code"), [(1, 9), (2, 7), (3, 7)])
+def test_the_second_ends_a_process_whose_main_thread_waits_in_a_library(
+    interruptions: int, code: int, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-c", STUCK, str(tmp_path / "locked.db"), str(interruptions)]
+    stuck = subprocess.run(words, capture_output=True, text=True, preexec_fn=as_in_a_shell)
+    assert (stuck.returncode, stuck.stdout, stuck.stderr) == (code, "", "")
+
+
+def test_a_block_that_ends_by_itself_is_not_ended(
+    interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.interrupts.AT_ONCE", 0.05)
+    ended: list[bool] = []
+    with interrupts.held():
+        for _ in range(2):
+            with interrupts.ended_by_the_second(lambda: ended.append(True)):
+                os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+            assert signal.set_wakeup_fd(-1) == -1
+    assert not ended

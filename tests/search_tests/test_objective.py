@@ -125,7 +125,7 @@ def test_after_a_fault_the_next_attempt_goes_on_from_the_checkpoint_until_the_sl
     checkpoints, artifacts = Checkpoints(tmp_path / "checkpoints", every=0.0), ArtifactStore(tmp_path / "a")
     kept = Kept(checkpoints=checkpoints, artifacts=artifacts)
     assert started(study, digits, kept).advance()
-    study.fail_lost(["here"])
+    study.fail_lost({"here": "killed"})
     for attempt in range(2, ATTEMPTS + 1):
         run = started(study, digits, kept)
         with monkeypatch.context() as patch:
@@ -146,12 +146,12 @@ def test_after_a_fault_the_next_attempt_goes_on_from_the_checkpoint_until_the_sl
 def test_a_checkpoint_of_another_version_is_not_gone_on_from(study, digits, tmp_path, monkeypatch):
     kept = Kept(checkpoints=Checkpoints(tmp_path / "checkpoints", every=0.0))
     assert started(study, digits, kept).advance()
-    study.fail_lost(["here"])
+    study.fail_lost({"here": "killed"})
     with monkeypatch.context() as patch:
         patch.setattr(objective, "versions", lambda: versions() | {"cifar-search": "0.0.0+another"})
         assert started(study, digits, kept).advance()
         assert len(study.trials()[-1].intermediate_values) == 1
-    study.fail_lost(["here"])
+    study.fail_lost({"here": "killed"})
     run = started(study, digits, kept)
     run.launch()
     assert len(run._run.history) == 0  # what the other version left is not this one's
@@ -187,7 +187,7 @@ def test_a_database_that_fails_is_not_the_trials_fault(study, digits, monkeypatc
             run.advance()
     (trial,) = study.trials()
     assert trial.state == TrialState.RUNNING
-    study.fail_lost(["here"])
+    study.fail_lost({"here": "killed"})
     assert not Slots(study.trials()).is_closed(0)
 
 

@@ -78,6 +78,17 @@ def test_a_password_on_the_command_line_is_refused_where_ray_would_show_it(
     assert line.startswith("cifar-search: --ray 127.0.0.1:9: no cluster answers there")
 
 
+def test_ray_has_what_is_used_of_its_internals() -> None:
+    ray = pytest.importorskip("ray")
+    from ray._private import ray_constants, services
+    from ray._raylet import GcsClient
+
+    assert callable(ray._private.worker.print_to_stdstream)
+    assert callable(services.canonicalize_bootstrap_address)
+    assert callable(GcsClient)
+    assert str(ray_constants.NUM_REDIS_GET_RETRIES) == os.environ["RAY_NUM_REDIS_GET_RETRIES"]
+
+
 def test_workers_are_as_many_as_the_cluster_has_cores_and_shares_of_gpus_for() -> None:
     def room(share: float | None, gpus: float) -> str:
         crews = RayCrews(Resources(), RayRequest("local", share), Cluster("local", 8, gpus))
@@ -156,7 +167,7 @@ def test_a_cluster_that_loses_a_node_closes_exactly_the_total_for_those_with_the
         assert command.output.count("1 worker(s) died; their trials are put back") == 1
         assert closed_exactly(url, 6)
         again = {trial.number: trial for trial in trials_of(url)}[lost[0].number]
-        assert (again.state, outcome_of(again).reason) == (TrialState.FAIL, "killed")
+        assert (again.state, outcome_of(again).reason) == (TrialState.FAIL, "interrupted")
         assert command.leaves_nothing_behind()
         files = [path for path in cluster.folder.rglob("*") if path.is_file()]
         assert files

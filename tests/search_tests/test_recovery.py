@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rigging import SMALL, Fault, Rig, rigged_worker
 from safetensors.torch import load_file
 
-from search.checkpoints import Checkpoints, checkpoint_folder
+from search.checkpoints import Checkpoints
 from search.data.request import DataRequest
 from search.data.sources import load
 from search.data.split import make_split
@@ -32,6 +32,7 @@ from search.training.resident import ResidentData, make_resident
 from search.workers import WorkerOrder, prepare_workers
 from spaces.space import Space
 from studies.base import Claim
+from studies.folders import checkpoint_folder
 from studies.record import Drawing, StudyRecord, history_of, outcome_of, slot_of
 from studies.slots import Slots
 from studies.storage import open_storage
@@ -204,7 +205,7 @@ def ended(process: BaseProcess) -> int:
 
 
 KILLS: dict[str, tuple[Fault, int, int]] = {
-    "before the first sign of life": (Fault("studies.lasting:LastingStorage.record_heartbeat", "kill"), 1, 0),
+    "before the first sign of life": (Fault("studies.base:record_heartbeats", "kill"), 1, 0),
     "before it is drawn": (Fault("studies.study:SearchStudy._draw", "kill"), 1, 0),
     "before what was drawn is written": (Fault("studies.study:write_trial", "kill"), 1, 0),
     "right after the claim": (Fault("studies.base:Study.claim", "kill", after=True), 1, 0),
@@ -268,7 +269,7 @@ def test_a_worker_killed_between_failing_a_dead_ones_trial_and_its_retry_loses_n
     in_training = Fault("search.training.engine:Run.end_epoch", "kill", call=3)
     assert ended(begin(in_training)) == -signal.SIGKILL
     kept = seconds_kept(study)
-    assert ended(begin(Fault("studies.base:Study.close", "kill", after=True))) == -signal.SIGKILL
+    assert ended(begin(Fault("studies.base:end_trial", "kill", after=True))) == -signal.SIGKILL
     assert [trial.state for trial in study.trials()] == [TrialState.FAIL]
     assert ended(begin(Fault("studies.base:Study._new_attempt", "kill", after=True))) == -signal.SIGKILL
     assert [trial.state for trial in study.trials()] == [TrialState.FAIL, TrialState.RUNNING]
@@ -354,7 +355,7 @@ def test_a_trial_that_goes_on_from_its_checkpoint_ends_with_the_weights_of_an_un
         killed = TrialRun(again, claimed(again), digits.resident, kept=Kept(None, checkpoints(again)))
         assert killed.advance()
         assert len(seconds_kept(again)) == ends
-        again.fail_lost(["here"], "interrupted")
+        again.fail_lost({"here": "interrupted"})
     last = replace(claimed(again), keep="interrupted")
     finish(TrialRun(again, last, digits.resident, kept=Kept(tmp_path, checkpoints(again))))
     assert results(again) == {0: results(study)[0]}
@@ -373,7 +374,7 @@ def test_a_checkpoint_that_is_spoilt_is_as_good_as_none(
         assert run.advance()
     before = [seconds_kept(study, slot) for slot in (0, 1)]
     spoil(how, folder_of(study))
-    study.fail_lost(["here"])
+    study.fail_lost({"here": "killed"})
 
     while claim := claimed(study):
         finish(TrialRun(study, claim, digits.resident, kept=kept))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from private_servers import MissingError, private_server
+from networks import Network
+from private_servers import SERVERS, MissingError, private_server
 from running import (
     Command,
     closed_exactly,
@@ -23,7 +26,7 @@ from running import (
     trials_of,
 )
 
-from search.checkpoints import checkpoint_folder
+from studies.folders import checkpoint_folder
 from studies.record import history_of, outcome_of
 from studies.slots import Slots
 from studies.storage import open_storage
@@ -35,6 +38,43 @@ OUTAGE = 5.0
 """Seconds."""
 LONG = 2000
 """Epochs of a trial that takes some seconds."""
+
+
+HOLDER = """
+import sys
+from studies.storage import open_storage, study_lock
+storage = open_storage(sys.argv[1], create=False, write=True)
+study_id = storage.get_study_id_from_name("s")
+with study_lock(storage, study_id):
+    print("holds", flush=True)
+    sys.stdin.read()
+    storage.set_study_user_attr(study_id, "still", "held")  # refused once the lock is lost
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_twice_ends_a_command_that_waits_for_the_lock_of_a_frozen_process(
+    start: Start, database_url: str
+) -> None:
+    command = start(*run_words(database_url, 50, 2, "--epochs", str(LONG)), terminal=True)
+    assert soon(lambda: len(training(database_url)) == 2), command.output
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", HOLDER, database_url], **pipes) as holder:
+        assert holder.stdout.readline() == b"holds\n"
+        holder.send_signal(signal.SIGSTOP)
+        os.kill(pid_of(training(database_url)[0]), signal.SIGKILL)
+        time.sleep(1)  # until the command waits for the lock, to put the trial back
+        command.type(b"\x03")
+        time.sleep(0.2)
+        command.type(b"\x03")
+        assert command.ended() == 130
+        assert command.leaves_nothing_behind()
+        assert "interrupted, without an answer of the database" in command.output
+        assert "Traceback" not in command.output
+        assert command.output.count("\x1b[?25l") == command.output.count("\x1b[?25h") > 0
+        holder.send_signal(signal.SIGCONT)
+        holder.communicate()
+        assert holder.returncode == 0  # it was waited for all the time
 
 
 @pytest.mark.slow
@@ -92,7 +132,7 @@ def test_a_worker_joins_and_leaves_when_the_command_that_leads_is_stopped_or_at_
     assert closed_exactly(sqlite_url, total)
     assert again.leaves_nothing_behind()
 
-    left = folder / ".0.1.checkpoint"  # of a worker that was killed while it wrote
+    left = folder / ".0.checkpoint.1a"  # of a worker that was killed while it wrote
     left.parent.mkdir(parents=True, exist_ok=True)
     left.touch()
     late = start(*joined)
@@ -143,6 +183,30 @@ def test_an_outage_of_the_database_costs_no_trial(
             assert closed_exactly(server.url, 6)
             assert [outcome_of(trial).reason for trial in trials_of(server.url)] == ["finished"] * 6
             assert "died" not in command.output
+            assert command.leaves_nothing_behind()
+    except MissingError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", SERVERS)
+def test_a_network_that_swallows_packets_costs_no_trial(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cable: Network, backend: str
+) -> None:
+    monkeypatch.setenv("CIFAR_SEARCH_SHARED", str(tmp_path))
+    try:
+        with private_server(backend, network=cable) as server:
+            command = start(*run_words(server.url, 4, 2))
+            assert soon(lambda: len(training(server.url)) == 2), command.output
+            cable.sever()
+            time.sleep(45)
+            assert command.process.poll() is None, command.output
+            cable.restore()
+            assert command.ended() == 0, command.output
+            assert closed_exactly(server.url, 4)
+            assert [outcome_of(trial).reason for trial in trials_of(server.url)] == ["finished"] * 4
+            assert "died" not in command.output
+            assert "Traceback" not in command.output
             assert command.leaves_nothing_behind()
     except MissingError as error:
         pytest.skip(str(error))

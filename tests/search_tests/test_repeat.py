@@ -16,6 +16,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
+import warm
 from optuna.trial import FrozenTrial, TrialState
 
 from search.cli import main
@@ -44,8 +45,7 @@ PATIENCE = 120
 
 
 def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    program = [sys.executable, "-m", "search.cli", *words]
-    return subprocess.run(program, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
+    return warm.run(words, cwd=folder)
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +118,8 @@ def is_what_its_record_says(folder: Path, plan: PlanStudy, trial: FrozenTrial, s
     assert set(data.val_indices.tolist()) != set(earlier.val_indices.tolist())
 
 
-def started(folder: Path, *words: str) -> subprocess.Popen[str]:
-    program = [sys.executable, "-m", "search.cli", *words]
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(program, cwd=folder, text=True, start_new_session=True, **pipe)
+def started(folder: Path, *words: str) -> warm.Process:
+    return warm.Process(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def test_an_interrupted_confirmation_goes_on_where_it_was(folder):
@@ -225,7 +223,12 @@ WRONG = {
     ("confirm", "s", "--per-level", "model.depth"): "--per-level: unknown parameter 'model.depth'",
     ("confirm", "s", "--dataset", "cifar11"): "unknown data set 'cifar11'",
     ("confirm", "s", "--device", "tpu"): "unknown device 'tpu'",
-    ("confirm", "s", "--storage", "sqlite:///nowhere.db"): "--storage:",
+    (
+        "confirm",
+        "s",
+        "--storage",
+        "sqlite:///nowhere.db",
+    ): "--storage sqlite:///nowhere.db: the file does not exist",
     ("ablate", "nothing.yaml"): "nothing.yaml: cannot be read",
     ("ablate", "s", "--together", "model.dropout"): "must be two or more paths",
     ("ablate", "s", "--together", "modle.dropout,loss"): "must be two or more paths",

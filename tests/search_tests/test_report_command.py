@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import warm
 
 from search.cli import main
 from studies.notes import note_of
@@ -60,8 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "run --space mine.yaml --dataset digits --epochs 2 --sampler grid --trials 2 --workers 1 --study s "
         "--device cpu"
     )
-    program = [sys.executable, "-m", "search.cli", *words.split()]
-    subprocess.run(program, cwd=folder, capture_output=True, check=True, timeout=300)
+    assert warm.run(words.split(), cwd=folder).returncode == 0
     return folder
 
 
@@ -109,9 +108,9 @@ def test_notes_reach_the_study_the_trial_and_the_report(
         (["report", "s", "--format", "gif"], "--format: unknown format 'gif': known are png, svg"),
         (
             ["report", "s", "-o", "no/such/page.html"],
-            "--output: no/such/page.html: cannot be written: No such",
+            "--output: no/such/page.html: cannot be written (No such",
         ),
-        (["report", "s", "--storage", "sqlite:///none.db"], "--storage: storage sqlite:///none.db: "),
+        (["report", "s", "--storage", "sqlite:///none.db"], "--storage sqlite:///none.db: "),
         (
             ["report", "s", "-o", "x.html", "--figures", "mine.yaml"],
             "--figures: mine.yaml: cannot be written to",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,12 +16,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import warm
+from commands import called, content_of
 from exports import export, make_folder, search
 from sklearn import metrics as reference
 
 from search.data.request import DataRequest
 from search.data.sources import load, load_test
 from search.interrupts import Interrupts
+from search.options import DEFAULT_STORAGE
 from search.retraining.exported import exported_split
 from search.retraining.look_keeper import LookKeeper
 from search.retraining.measures import over_seeds
@@ -52,6 +56,7 @@ class Here:
 
     def request(self, where: str, **changes) -> RetrainRequest:
         settings = {"file": self.file, "folder": self.root / where, "data_dir": self.data_dir, "seeds": 1}
+        settings["storage_url"] = self.url
         return RetrainRequest(**{**settings, "device": "cpu", **changes})
 
     def order(self, folder: Path, index: int, keep: bool = False, has_test: bool = True) -> SeedOrder:
@@ -169,8 +174,10 @@ def test_a_killed_command_is_continued_and_a_finished_seed_is_neither_trained_no
     assert told["test_accuracy"]["mean"] == pytest.approx(np.mean(told["test_accuracy"]["values"]))
     assert told["test_accuracy"]["spread"] == pytest.approx(np.std(told["test_accuracy"]["values"], ddof=1))
     looks = [look for look in here.looks() if look.folder == "killed"]
-    assert [look.seeds[0] for look in looks] == [run["seed"] for run in told["runs"]]
-    assert [look.accuracies[0] for look in looks] == told["test_accuracy"]["values"]
+    seeds = [run["seed"] for run in told["runs"]]
+    looked = {look.seeds[0]: look.accuracies[0] for look in looks}  # in any order: one may be recorded late
+    assert len(looks) == 3
+    assert looked == dict(zip(seeds, told["test_accuracy"]["values"], strict=True))
     assert (folder / "model.safetensors").read_bytes() == (folder / "seed-1/model.safetensors").read_bytes()
     for name in ("learning-curves", "confusion-matrix"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -194,22 +201,13 @@ def test_an_interruption_ends_with_130_and_a_line(here, number):
     assert "of 50 seeds are finished. The same command continues" in output
 
 
-def started(here: Here, folder: Path, *words: str) -> subprocess.Popen:
+def started(here: Here, folder: Path, *words: str) -> warm.Process:
     """The command, in a session of its own."""
-    command = [
-        sys.executable,
-        "-m",
-        "search.cli",
-        "retrain",
-        str(here.file),
-        "-o",
-        str(folder),
-        "--seeds",
-        "3",
-    ]
-    return subprocess.Popen(
-        [*command, "--device", "cpu", "--data-dir", str(here.data_dir), *words], cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    command = ["retrain", str(here.file), "-o", str(folder), "--seeds", "3", "--device", "cpu"]
+    command += ["--storage", here.url]
+    return warm.Process(
+        [*command, "--data-dir", str(here.data_dir), *words], cwd=ROOT,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 
@@ -259,11 +257,8 @@ def test_that_there_are_no_test_images_is_said_before_training(no_test, interrup
 
 
 def test_a_study_that_cannot_be_reached_or_is_another_is_said_and_changes_nothing(here, tmp_path):
-    lost = here.export.model_copy(update={"storage": f"sqlite:///{tmp_path}/gone.db"})
-    assert "gone.db" in LookKeeper(lost, "best", None).outlook()
+    assert "gone.db" in LookKeeper(here.export, "best", f"sqlite:///{tmp_path}/gone.db").outlook()
     assert not (tmp_path / "gone.db").exists()
-    secret = here.export.model_copy(update={"storage": "postgresql://me:***@nowhere/db"})
-    assert "give --storage" in LookKeeper(secret, "best", None).outlook()
     url = f"sqlite:///{tmp_path}/other.db"
     other = "question: Another?\nparameters:\n  model.dropout: {float: [0.0, 0.5], role: scientific}\n"
     other += "base: {model: {name: vgg, widths: [4]}, training: {epochs: 1, batch_size: 16}}\n"
@@ -273,7 +268,52 @@ def test_a_study_that_cannot_be_reached_or_is_another_is_said_and_changes_nothin
     assert "another one" in keeper.outcome()
     with closing(open_storage(url, create=False)) as storage:
         assert looks_of(SearchStudy(storage, "s")) == ()
-    assert "are recorded in metrics.json and in study 's'" in LookKeeper(here.export, "best", None).outlook()
+    assert (
+        "are recorded in metrics.json and in study 's'" in LookKeeper(here.export, "best", here.url).outlook()
+    )
+
+
+@pytest.fixture
+def asked(here, tmp_path, monkeypatch):
+    """What the command asks for, given more words, in a folder of its own."""
+    requests = []
+    monkeypatch.setattr(
+        "search.retraining.retrain.retrain", lambda request, *_: requests.append(request) or 0
+    )
+
+    def ask(*words: str, **environment: str) -> RetrainRequest:
+        (tmp_path / "working").mkdir(exist_ok=True)
+        assert (
+            called(tmp_path / "working", "retrain", str(here.file), "-o", "runs", *words, **environment)[0]
+            == 0
+        )
+        return requests[-1]
+
+    return ask
+
+
+@pytest.mark.parametrize("kind", ["server", "file"])
+def test_what_a_file_says_of_its_storage_is_never_connected_to(here, tmp_path, asked, kind):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        theirs = f"mysql://me:geheim@127.0.0.1:{server.getsockname()[1]}/d"
+        storage = {"server": theirs, "file": here.url}[kind]
+        before = content_of(here.root)
+        export = here.export.model_copy(update={"storage": storage})
+        keeper = LookKeeper(export, "best", asked().storage_url)
+        keeper.keep([{"date": "2026-01-02T03:04:05Z", "seed": 1, "accuracy": 0.5}])
+        with pytest.raises(BlockingIOError):  # nobody has called
+            server.accept()
+    assert content_of(here.root) == before
+    assert "recorded in the folder alone" in keeper.outcome()
+    assert "by --storage" in keeper.outcome()
+    assert "geheim" not in keeper.outcome()
+
+
+def test_the_storage_of_the_command_is_the_one_that_its_settings_name(here, asked):
+    assert asked().storage_url == DEFAULT_STORAGE
+    assert asked(CIFAR_SEARCH_STORAGE="sqlite:///set.db").storage_url == "sqlite:///set.db"
+    assert asked("--storage", here.url, CIFAR_SEARCH_STORAGE="sqlite:///set.db").storage_url == here.url
 
 
 def other_data(here: Here) -> dict:

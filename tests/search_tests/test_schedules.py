@@ -122,3 +122,75 @@ def test_every_schedule_has_a_factor_between_0_and_1_for_each_step(schedule, ste
         assert np.isfinite(table).all()
         assert table.min() >= 0
         assert table.max() <= 1
+
+
+FROM_ZERO = [config.Triangular(), config.OneCycle(start=0.0)]
+
+
+@pytest.mark.parametrize("epochs", range(1, 8))
+@pytest.mark.parametrize("per", ["step", "epoch"])
+@pytest.mark.parametrize("schedule", [*EVERY, *FROM_ZERO], ids=lambda schedule: schedule.name)
+def test_no_epoch_trains_at_a_rate_of_0(schedule, per, epochs):
+    for warmup in (0.0, 0.3):
+        section = schedule.model_copy(update={"per": per, "warmup": warmup})
+        for steps in (1, 3):
+            rates_ES = schedule_table(section, epochs, steps).reshape(epochs, steps)
+            assert (rates_ES.max(axis=1) > 0.005).all(), (warmup, steps)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [
+        (1, [2 / 3]),
+        (2, [1, 2 / 3]),
+        (3, [2 / 3, 8 / 9, 4 / 9]),
+        (4, [1 / 2, 1, 2 / 3, 1 / 3]),
+        (5, [2 / 5, 4 / 5, 4 / 5, 8 / 15, 4 / 15]),
+        (6, [1 / 3, 2 / 3, 8 / 9, 2 / 3, 4 / 9, 2 / 9]),
+        (7, [2 / 7, 4 / 7, 20 / 21, 16 / 21, 12 / 21, 8 / 21, 4 / 21]),
+    ],
+)
+def test_a_triangle_from_0_begins_in_the_middle_of_its_first_epoch(epochs, expected):
+    np.testing.assert_allclose(schedule_table(config.Triangular(per="epoch"), epochs), expected)
+
+
+@pytest.mark.parametrize("epochs", range(1, 8))
+def test_one_cycle_from_0_begins_in_the_middle_of_its_first_epoch(epochs):
+    table = schedule_table(config.OneCycle(start=0.0, final=0.0, per="epoch"), epochs)
+    shares = [0.5 / epochs, *(epoch / epochs for epoch in range(1, epochs))]
+    np.testing.assert_allclose(table, [half_cosines(t) for t in shares])
+
+
+@pytest.mark.parametrize("epochs", range(1, 8))
+@pytest.mark.parametrize(
+    ("schedule", "rate"),
+    [
+        (config.Constant(), lambda t: 1.0),
+        (config.Step(milestones=(0.5, 0.75), gamma=0.1), lambda t: 0.1 ** ((t >= 0.5) + (t >= 0.75))),
+        (config.Cosine(), lambda t: (1 + math.cos(math.pi * t)) / 2),
+        (config.Polynomial(power=2.0), lambda t: (1 - t) ** 2),
+        (config.CosineRestarts(cycles=2, growth=1.0), lambda t: (1 + math.cos(math.pi * (2 * t % 1))) / 2),
+        (config.OneCycle(peak=0.3, start=0.04, final=0.04), lambda t: 0.04 + 0.96 * half_cosines(t)),
+        (
+            config.Triangular(start=0.2, final=0.2),
+            lambda t: 0.2 + 0.8 * (4 * t if t < 0.25 else (1 - t) / 0.75),
+        ),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_an_epoch_has_the_rate_at_its_beginning(schedule, rate, epochs):
+    table = schedule_table(schedule.model_copy(update={"per": "epoch"}), epochs)
+    np.testing.assert_allclose(table, [rate(epoch / epochs) for epoch in range(epochs)], atol=1e-12)
+
+
+def half_cosines(t: float) -> float:
+    """Up from 0 to 1 at t = 0.3, and down to 0 again."""
+    return (1 - math.cos(math.pi * t / 0.3)) / 2 if t < 0.3 else (1 + math.cos(math.pi * (t - 0.3) / 0.7)) / 2
+
+
+@pytest.mark.parametrize(("epochs", "again"), [(23, 10), (46, 20), (92, 40)])
+def test_a_cycle_begins_with_the_epoch_at_which_it_is_due(epochs, again):
+    # cycles of 1 and 1.3: the second is due after 10 / 23, which is not exact in binary
+    table = schedule_table(config.CosineRestarts(cycles=2, growth=1.3, per="epoch"), epochs)
+    assert table[again] == pytest.approx(1.0)
+    assert table.min() > 1e-4

@@ -89,6 +89,8 @@ def test_off_a_terminal_each_trial_is_a_line_and_the_estimate_comes_once():
 def test_the_end_of_a_search_names_repeated_attempts_and_the_slots_given_up():
     lines = closing_lines(SUMMARY)
     assert "further attempts: 2 killed" in lines
+    assert "trial 7 makes no sense, and is left out: its slot must be a whole number, but is 'x'" in lines
+    assert "2 trial(s) of other programs are left out" in lines
     given_up = "slot 2 was given up after 3 attempt(s), the last one trial 4: error: "
     assert f"{given_up}IndexError: list index out of range" in lines
 
@@ -106,6 +108,8 @@ SUMMARY = Summary(
     ended={"finished": 2, "pruned": 1},
     repeated={"killed": 2},
     given_up=(GivenUp(2, 4, 3, "error", "IndexError: list index out of range"),),
+    senseless={7: "its slot must be a whole number, but is 'x'"},
+    foreign=2,
     eager=(),
     attempts=4,
     leaderboard=(Entry(0.9, 2, 0.01, (1, 3), {"model.dropout": 0.25}, 61.0, "f"),),

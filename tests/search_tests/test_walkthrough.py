@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import warm
 from exports import make_folder
 
 from studies.looks import looks_of
@@ -40,7 +39,6 @@ parameters:
   model.normalization: {choice: [batch, none], role: scientific}
   optimizer.lr: {float: [1e-2, 0.3], log: true, role: nuisance}
 """
-PATIENCE = 300
 
 
 class Walk:
@@ -63,10 +61,7 @@ class Walk:
             "OPENED_FILES": str(self._log),
             "CIFAR_SEARCH_DATA": str(self.folder / "data"),
         }
-        done = subprocess.run(
-            [sys.executable, "-m", "search.cli", *words],
-            cwd=self.folder, env=variables, capture_output=True, text=True, timeout=PATIENCE,
-        )  # fmt: skip
+        done = warm.run(words, cwd=self.folder, env=variables)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

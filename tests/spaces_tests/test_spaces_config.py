@@ -194,7 +194,7 @@ def test_no_number_may_be_infinite_or_text_or_a_truth_value() -> None:
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        (5, "input should be a valid dictionary or instance of Configuration, but got 5"),
+        (5, "must be a mapping of names to values, but got 5"),
         ({"optimzer": {}}, "optimzer: unknown setting 'optimzer': known are data, augmentation, model, "
          "optimizer, schedule, loss, training (did you mean 'optimizer'?)"),
         ({"training": {"epoch": 3}}, "training.epoch: unknown setting 'epoch': known are epochs, "),
@@ -207,7 +207,7 @@ def test_no_number_may_be_infinite_or_text_or_a_truth_value() -> None:
         ({"optimizer": {"name": ["sgd"]}}, "optimizer.name: unknown optimizer ['sgd']: known are"),
         ({"optimizer": {"name": "sgd", "lr": -1}},
          "optimizer.lr: input should be greater than 0, but got -1"),
-        ({"optimizer": 5}, "optimizer: input should be a valid dictionary"),
+        ({"optimizer": 5}, "optimizer: must be a mapping of names to values"),
         ({"schedule": {"name": "step", "milestones": [0.7, 0.5]}},
          "schedule: milestones must rise, but got (0.7, 0.5)"),
         ({"schedule": {"name": "step", "milestones": [0.5, 1.5]}},
@@ -220,7 +220,7 @@ def test_no_number_may_be_infinite_or_text_or_a_truth_value() -> None:
          "model.widths.1: input should be greater than or equal to 1, but got 0"),
         ({"model": {"name": "vgg", "widths": [32.0]}},
          "model.widths.0: input should be a valid integer, but got 32.0"),
-        ({"model": {"name": "vgg", "widths": 32}}, "model.widths: input should be a valid tuple, but got 32"),
+        ({"model": {"name": "vgg", "widths": 32}}, "model.widths: must be a list, but got 32"),
         ({"model": {"name": "vgg", "normalization": "group", "groups": 5}},
          "model: groups must divide every width, but got groups=5, widths=(32, 64, 128)"),
         ({"optimizer": {"name": "sgd", "momentum": 0.0}},

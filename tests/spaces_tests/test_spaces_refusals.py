@@ -170,8 +170,8 @@ def test_a_parameter_that_is_refused(spec: str, message: str) -> None:
         ),
         (space_text(LR, LR), "line 5: duplicate key 'optimizer.lr'"),
         (space_text(LR, head="base: &b {}"), "line 2: anchors and aliases are not allowed"),
-        (space_text(LR, head="base: 5"), "base: input should be a valid dictionary"),
-        (space_text(LR, head="base:"), "base: input should be a valid dictionary"),
+        (space_text(LR, head="base: 5"), "base: must be a mapping of names to values"),
+        (space_text(LR, head="base:"), "base: must be a mapping of names to values"),
         (
             space_text(LR, head="base: {training: {epoch: 3}}"),
             "base: training.epoch: unknown setting 'epoch': known",

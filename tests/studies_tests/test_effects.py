@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import statistics
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict
@@ -263,14 +264,14 @@ def test_effects_are_ready_for_json(balanced: SearchStudy) -> None:
 
 def test_the_importance_that_decides_is_first_in_nearly_all_resamples(free: SearchStudy) -> None:
     study = free
-    found = resampled_importances(study.optuna, resamples=20)
+    found = resampled_importances(study.trials(), resamples=20)
     first = found.parameters[0]
     assert first.parameter == "optimizer.lr"
     assert first.first > 0.9
     assert sum(one.share for one in found.parameters) == pytest.approx(1)
     assert sum(one.mean for one in found.parameters) == pytest.approx(1)
     assert sum(one.first for one in found.parameters) == pytest.approx(1)
-    assert {one.parameter: one.share for one in found.parameters} == importances(study.optuna)
+    assert {one.parameter: one.share for one in found.parameters} == importances(study.trials())
     assert (found.trials, found.best, found.reason) == (34, 4, None)
     assert all(0 < one.spread < 0.5 for one in found.parameters)
 
@@ -284,7 +285,7 @@ def in_memory(accuracy: Callable[[float, float], float], trials: int) -> optuna.
 
 def test_importances_of_noise_are_unsteady() -> None:
     random = np.random.default_rng(0)
-    found = resampled_importances(in_memory(lambda x, y: random.random(), 30), resamples=20)
+    found = resampled_importances(in_memory(lambda x, y: random.random(), 30).trials, resamples=20)
     assert max(one.first for one in found.parameters) < 0.95
     assert max(one.spread for one in found.parameters) > 0.05
 
@@ -292,14 +293,14 @@ def test_importances_of_noise_are_unsteady() -> None:
 def test_resampling_leaves_the_study_as_it_was() -> None:
     study = in_memory(lambda x, y: x, 12)
     before = [(trial._trial_id, trial.number, trial.value) for trial in study.get_trials()]
-    once = resampled_importances(study, resamples=10)
+    once = resampled_importances(study.trials, resamples=10)
     assert [(trial._trial_id, trial.number, trial.value) for trial in study.get_trials()] == before
-    assert resampled_importances(study, resamples=10) == once
+    assert resampled_importances(study.trials, resamples=10) == once
 
 
 def test_the_spread_is_over_the_resamples_of_the_trials() -> None:
     study = in_memory(lambda x, y: x + 0.5 * y, 25)
-    found = resampled_importances(study, resamples=8)
+    found = resampled_importances(study.trials, resamples=8)
     trials, random = study.get_trials(), np.random.default_rng(0)
     shares = []
     for _ in range(8):
@@ -312,8 +313,32 @@ def test_the_spread_is_over_the_resamples_of_the_trials() -> None:
         assert one.spread == pytest.approx(statistics.stdev(expected))
 
 
+def mixed(trial: optuna.Trial) -> float:
+    """An accuracy of parameters from every kind of domain, some of which not all trials have."""
+    kind = trial.suggest_categorical("kind", ["a", "b", None, True])
+    rate = math.log(trial.suggest_float("rate", 1e-4, 1, log=True))
+    step = trial.suggest_float("step", 0, 0.3, step=0.1)
+    width = trial.suggest_int("width", 1, 1000, log=True) + trial.suggest_int("more", 0, 100, step=5)
+    depth = trial.suggest_int("depth", 0, 500) + trial.suggest_float("fixed", 1, 1)
+    domain = trial.suggest_float("two domains", 0, 1 if kind == "a" else 2) if kind in ("a", "b") else 0
+    rare = trial.suggest_int("rare", 1, 3) if step > 0.25 else 0
+    return 0.1 * rate + step * (kind is None) + domain + 0.01 * rare + width / 1e3 + depth / 1e4
+
+
+@pytest.mark.parametrize("trials", [10, 33, 250])
+def test_importances_are_those_of_optunas_evaluator(trials: int) -> None:
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=trials))
+    study.optimize(mixed, trials)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of being experimental, and of parameters that few trials had
+        expected = optuna.importance.get_param_importances(study)
+    found = importances(study.trials)
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
 def test_there_are_no_importances_where_all_trials_are_alike(recwarn: pytest.WarningsRecorder) -> None:
-    found = resampled_importances(in_memory(lambda x, y: 0.5, 12), resamples=5)
+    found = resampled_importances(in_memory(lambda x, y: 0.5, 12).trials, resamples=5)
     assert (found.parameters, found.reason) == ((), "the best trials cannot be told from the others")
     assert not recwarn.list
 

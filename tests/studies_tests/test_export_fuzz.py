@@ -29,7 +29,7 @@ FAST = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-LONG = settings(FAST, max_examples=2000, derandomize=False)
+LONG = settings(FAST, max_examples=500, derandomize=False)
 Place = tuple[str | int, ...]
 
 

@@ -122,12 +122,12 @@ def test_the_thread_gives_signs_of_life_for_the_trials_it_watches_until_it_is_cl
 
     heartbeat = Heartbeat(storage, interval=0.02)
     try:
-        heartbeat.watch([first, second])
+        heartbeat.watch(dict.fromkeys([first, second]))
         assert soon(lambda: is_heard(first) and is_heard(second))
         assert not is_heard(third)
-        heartbeat.watch({third})
+        heartbeat.watch({third: None})
         assert soon(lambda: is_heard(third))
-        heartbeat.watch(())
+        heartbeat.watch({})
     finally:
         heartbeat.close()
     assert "heartbeat" not in [thread.name for thread in threading.enumerate()]
@@ -140,7 +140,7 @@ def test_the_thread_outlives_errors_of_the_database(storage: RDBStorage, study: 
     rename(storage, "trial_heartbeats", "away")
     heartbeat = Heartbeat(storage, interval=0.02)
     try:
-        heartbeat.watch([trial_id])
+        heartbeat.watch({trial_id: None})
         time.sleep(0.3)
         rename(storage, "away", "trial_heartbeats")
         assert soon(lambda: last_heartbeat(storage, trial_id) != before)

@@ -21,7 +21,8 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from sqlalchemy.engine import make_url
 
-from studies.storage import StorageError, check_url, open_storage, study_lock
+from studies.connections import IDLE
+from studies.storage import StorageError, check_url, creation_lock, open_storage, study_lock
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -190,7 +191,7 @@ def test_storage_cannot_be_pickled(sqlite_url: str) -> None:
 def test_idle_storage_holds_one_connection(postgres_url: str) -> None:
     with closing(open_storage(postgres_url, create=True)) as storage:
         optuna.create_study(study_name="s", storage=storage)
-        with study_lock(storage, "s"):
+        with study_lock(storage, 1):
             optuna.load_study(study_name="s", storage=storage).ask()
         count = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{make_url(postgres_url).database}'"
         engine = sa.create_engine(servers.POSTGRES, poolclass=sa.NullPool)
@@ -208,7 +209,7 @@ def test_idle_storage_on_mysql_holds_two_connections_and_a_busy_one_four(mysql_u
             return int(connection.execute(sa.text(count)).scalar_one())
 
     with closing(open_storage(mysql_url, create=True)) as storage:
-        with study_lock(storage, "s"):
+        with study_lock(storage, 1):
             storage.get_all_studies()
             assert connections() == 2
         assert connections() == 2
@@ -224,8 +225,9 @@ def test_idle_storage_on_mysql_holds_two_connections_and_a_busy_one_four(mysql_u
 def test_vanished_clients_are_noticed_by_the_servers(postgres_url: str, mysql_url: str) -> None:
     with closing(open_storage(postgres_url, create=True)) as storage, storage.engine.connect() as connection:
         assert connection.execute(sa.text("SHOW tcp_keepalives_idle")).scalar() == "15"
+        assert connection.execute(sa.text("SHOW client_connection_check_interval")).scalar() == "5s"
     with closing(open_storage(mysql_url, create=True)) as storage, storage.engine.connect() as connection:
-        assert connection.execute(sa.text("SELECT @@wait_timeout")).scalar() == 100
+        assert connection.execute(sa.text("SELECT @@wait_timeout")).scalar() == IDLE
 
 
 def test_lost_connection_is_replaced(postgres_url: str) -> None:
@@ -244,7 +246,7 @@ def test_lock_excludes_threads(database_url: str) -> None:
     def work() -> None:
         nonlocal inside, most
         for _ in range(5):
-            with study_lock(storage, "s"):
+            with study_lock(storage, 1):
                 inside += 1
                 most = max(most, inside)
                 time.sleep(0.002)
@@ -263,26 +265,26 @@ def test_lock_gives_up_with_one_clean_line_and_is_free_afterwards(database_url: 
     failures = []
 
     def wait_in_vain() -> None:
-        with pytest.raises(StorageError) as caught, study_lock(storage, "s", timeout=0.2):
+        with pytest.raises(StorageError) as caught, study_lock(storage, 1, timeout=0.2):
             pass
         failures.append(str(caught.value))
 
     with closing(open_storage(database_url, create=True)) as storage:
-        with study_lock(storage, "s"):
+        with study_lock(storage, 1):
             other = threading.Thread(target=wait_in_vain)
             other.start()
             other.join()
-        with study_lock(storage, "s", timeout=0.2):
+        with study_lock(storage, 1, timeout=0.2):
             pass
     assert len(failures) == 1
-    assert failures[0].endswith("the lock 'study s' was not free within 0.2 s")
+    assert failures[0].endswith("the lock 'study 1' was not free within 0.2 s")
 
 
 def test_lock_is_freed_by_an_error_inside(database_url: str) -> None:
     with closing(open_storage(database_url, create=True)) as storage:
-        with pytest.raises(ZeroDivisionError), study_lock(storage, "s"):
+        with pytest.raises(ZeroDivisionError), study_lock(storage, 1):
             raise ZeroDivisionError
-        with study_lock(storage, "s", timeout=0.2):
+        with study_lock(storage, 1, timeout=0.2):
             pass
 
 
@@ -290,8 +292,9 @@ def test_lock_is_freed_by_an_error_inside(database_url: str) -> None:
 def test_locks_of_different_studies_are_apart(url: str, request: pytest.FixtureRequest) -> None:
     with (
         closing(open_storage(request.getfixturevalue(url), create=True)) as storage,
-        study_lock(storage, "s" * 500),
-        study_lock(storage, "ü" * 500, timeout=0.2),
+        study_lock(storage, 1),
+        study_lock(storage, 2, timeout=0.2),
+        creation_lock(storage),
     ):
         pass
 
@@ -301,8 +304,8 @@ def test_mysql_locks_of_different_databases_are_apart(mysql_url: str) -> None:
         servers.new_database(servers.MYSQL) as other_url,
         closing(open_storage(mysql_url, create=True)) as storage,
         closing(open_storage(other_url, create=True)) as other,
-        study_lock(storage, "s"),
-        study_lock(other, "s", timeout=0.2),
+        study_lock(storage, 1),
+        study_lock(other, 1, timeout=0.2),
     ):
         pass
 

@@ -30,23 +30,23 @@ def new_study(storage: Storage) -> int:
 def test_nothing_is_written_after_the_database_forgot_the_lock(server_url: str) -> None:
     with closing(open_storage(server_url, create=True, outage=20)) as storage:
         study_id = new_study(storage)
-        with study_lock(storage, "s"):
+        with study_lock(storage, 1):
             storage.set_study_user_attr(study_id, "before", 1)
             faults.end_connections(server_url)
-            with study_lock(storage, "s", timeout=5):  # as another process would
+            with study_lock(storage, 1, timeout=5):  # as another process would
                 pass
             with pytest.raises(LockLostError, match="lock was lost") as caught:
                 storage.set_study_user_attr(study_id, "after", 1)
         assert "\n" not in str(caught.value)
         assert storage.get_study_user_attrs(study_id) == {"before": 1}
-        with study_lock(storage, "s", timeout=0.2):
+        with study_lock(storage, 1, timeout=0.2):
             storage.set_study_user_attr(study_id, "again", 1)
 
 
 def test_lock_that_is_lost_after_the_last_write_harms_nothing(server_url: str) -> None:
     with closing(open_storage(server_url, create=True, outage=20)) as storage:
         study_id = new_study(storage)
-        with study_lock(storage, "s"):
+        with study_lock(storage, 1):
             storage.set_study_user_attr(study_id, "a", 1)
             faults.end_connections(server_url)
         assert storage.get_study_user_attrs(study_id) == {"a": 1}
@@ -56,8 +56,8 @@ def test_a_holder_that_is_frozen_loses_the_lock(postgres_url: str, monkeypatch: 
     monkeypatch.setattr("studies.locks.FROZEN", 1)
     with closing(open_storage(postgres_url, create=True, outage=20)) as storage:
         study_id = new_study(storage)
-        with study_lock(storage, "s"):
-            with study_lock(storage, "s", timeout=30):  # as another process would
+        with study_lock(storage, 1):
+            with study_lock(storage, 1, timeout=30):  # as another process would
                 pass
             with pytest.raises(LockLostError):
                 storage.set_study_user_attr(study_id, "after", 1)
@@ -76,7 +76,7 @@ def test_section_whose_lock_is_lost_is_run_again(server_url: str) -> None:
             storage.set_study_user_attr(study_id, "second", True)
             return len(runs)
 
-        assert locked(storage, "s", section) == 2
+        assert locked(storage, 1, section) == 2
         assert runs == [{}, {"first": True}]
         assert storage.get_study_user_attrs(study_id) == {"first": True, "second": True}
 
@@ -84,7 +84,7 @@ def test_section_whose_lock_is_lost_is_run_again(server_url: str) -> None:
 def test_other_threads_are_not_held_up_by_a_lost_lock(server_url: str) -> None:
     with closing(open_storage(server_url, create=True, outage=20)) as storage:
         study_id = new_study(storage)
-        with study_lock(storage, "s"):
+        with study_lock(storage, 1):
             faults.end_connections(server_url)
             other = threading.Thread(target=storage.set_study_user_attr, args=(study_id, "beside", 1))
             other.start()
@@ -99,7 +99,7 @@ def test_lock_is_waited_for_through_an_outage(server_url: str) -> None:
     ):
         study_id = new_study(storage)
         way.cut()
-        with faults.later(1, way.restore), study_lock(storage, "s"):
+        with faults.later(1, way.restore), study_lock(storage, 1):
             storage.set_study_user_attr(study_id, "a", 1)
         assert storage.get_study_user_attrs(study_id) == {"a": 1}
 
@@ -124,7 +124,7 @@ def test_no_write_is_lost_while_connections_end_again_and_again(server_url: str)
 def add_names(url: str, study_id: int, number: int) -> None:
     with closing(open_storage(url, create=False, write=True, wait=True)) as storage:
         for count in range(10):
-            locked(storage, "s", lambda name=(number, count): add(storage, study_id, list(name)))
+            locked(storage, 1, lambda name=(number, count): add(storage, study_id, list(name)))
 
 
 def add(storage: Storage, study_id: int, name: list[int]) -> None:

@@ -83,7 +83,7 @@ def count_up(url: str, times: int) -> None:
     with closing(open_storage(url, create=False, write=True)) as storage:
         study = optuna.load_study(study_name="s", storage=storage)
         for _ in range(times):
-            with study_lock(storage, "s"):
+            with study_lock(storage, 1):
                 count = study.user_attrs["count"]
                 time.sleep(0.001)
                 study.set_user_attr("count", count + 1)
@@ -98,7 +98,7 @@ def test_lock_excludes_processes(database_url: str) -> None:
 
 
 def hold_lock(url: str, held: Any) -> None:
-    with closing(open_storage(url, create=False, write=True)) as storage, study_lock(storage, "s"):
+    with closing(open_storage(url, create=False, write=True)) as storage, study_lock(storage, 1):
         held.put(os.getpid())
         time.sleep(600)
 
@@ -109,9 +109,9 @@ def test_lock_of_a_killed_process_is_free(database_url: str) -> None:
         holder = forkserver.Process(target=hold_lock, args=(database_url, held))
         holder.start()
         os_id = held.get()
-        with pytest.raises(StorageError, match="was not free"), study_lock(storage, "s", timeout=0.2):
+        with pytest.raises(StorageError, match="was not free"), study_lock(storage, 1, timeout=0.2):
             pass
         os.kill(os_id, signal.SIGKILL)
-        with study_lock(storage, "s", timeout=10):
+        with study_lock(storage, 1, timeout=10):
             pass
         holder.join()

@@ -275,3 +275,38 @@ def test_unreadable_file_is_one_clean_line(open_to_all: Path) -> None:
     make_study(path)
     path.chmod(0o000)
     assert "Permission denied" in as_ordinary_user(lambda: str(names(path)))
+
+
+COMES_AND_GOES = """
+import random, sqlite3, sys, time
+while True:
+    connection = sqlite3.connect(sys.argv[1], timeout=60)
+    for _ in range(3):
+        rows = [(random.randint(1, 50), f"{random.random()}", "z" * random.randint(99, 9000)) for _ in "five"]
+        with connection:
+            connection.execute("DELETE FROM trial_user_attributes WHERE trial_id = ?", rows[0][:1])
+            columns = "trial_user_attributes (trial_id, key, value_json)"
+            connection.executemany(f"INSERT INTO {columns} VALUES (?, ?, json_quote(?))", rows)
+    connection.close()
+    time.sleep(random.random() * 0.02)
+"""
+
+
+@pytest.mark.slow
+def test_reading_beside_a_writer_that_comes_and_goes_sees_whole_states(tmp_path: Path) -> None:
+    """The last writer that leaves folds the log into the file; who ignores the log would read that torn."""
+    path = tmp_path / "studies.db"
+    with closing(open_storage(f"sqlite:///{path}", create=True)) as storage:
+        study = optuna.create_study(study_name="s", storage=storage)
+        for _ in range(50):
+            study.tell(study.ask(), 0.5)
+    writer = subprocess.Popen([sys.executable, "-c", COMES_AND_GOES, path])
+    try:
+        for _ in range(100):
+            with closing(open_storage(f"sqlite:///{path}", create=False)) as reading:
+                trials = reading.get_all_trials(reading.get_study_id_from_name("s"), deepcopy=False)
+                assert [trial.number for trial in trials] == list(range(50))
+        assert writer.poll() is None
+    finally:
+        writer.kill()
+        writer.wait()

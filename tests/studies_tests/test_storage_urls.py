@@ -14,7 +14,8 @@ import servers
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
-from studies.storage import CONNECT_TIMEOUT, StorageError, check_url, clean_message, masked, open_storage
+from studies.connections import CONNECT_TIMEOUT
+from studies.storage import StorageError, check_url, clean_message, masked, open_storage
 
 
 @pytest.mark.parametrize(

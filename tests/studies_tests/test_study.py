@@ -200,7 +200,7 @@ def test_a_retry_keeps_its_slot_seed_and_parameters(storage: RDBStorage) -> None
 
 def test_an_interruption_is_no_failure_and_three_failures_are_the_end_of_a_slot(storage: RDBStorage) -> None:
     study = open_study(storage, "s", wanted(), 1)
-    reasons: tuple[Reason, ...] = ("interrupted", "error", "interrupted", "lost", "interrupted", "error")
+    reasons: tuple[Reason, ...] = ("interrupted", "error", "lost", "killed", "lost", "interrupted", "error")
     for reason in reasons:
         assert not study.is_complete()
         fail(study, claimed(study), reason)
@@ -383,10 +383,36 @@ def test_trials_of_a_dead_process_of_this_machine_are_open_again_at_once(
     of_living, of_another = claimed(study), claimed(study, "elsewhere:place:1:2")
     assert (of_living.slot, of_living.seed) == (of_dead.slot, of_dead.seed)
     assert study.claim(ME, Drawing(sampler="auto")) is None
-    study.fail_lost(["elsewhere:place:1:2"], "interrupted")
+    study.fail_lost({"elsewhere:place:1:2": "interrupted"})
     reasons = [outcome and outcome.reason for outcome in map(record.outcome_of, study.trials())]
     assert reasons == ["killed", None, "interrupted"]
     assert slot_of(study, of_another) == 1
+
+
+def test_the_dead_of_a_command_that_lives_are_left_to_it_and_else_died_with_it(
+    storage: RDBStorage, dead_worker: str
+) -> None:
+    study = open_study(storage, "s", wanted(), 4)
+    random = Drawing(sampler="random")
+    for leader in (ME, dead_worker, None, ME):
+        study.claim(dead_worker if leader else "elsewhere:place:1:2", random, leader=leader)
+    study.fail_lost()
+    reasons = [outcome and outcome.reason for outcome in map(record.outcome_of, study.trials())]
+    assert reasons == [None, "interrupted", None, None]
+    study.fail_lost({dead_worker: "killed"})  # its command has seen how it ended
+    reasons = [outcome and outcome.reason for outcome in map(record.outcome_of, study.trials())]
+    assert reasons == ["killed", "interrupted", None, "killed"]
+
+
+def test_what_is_ended_with_its_worker_says_how_far_it_had_come(storage: RDBStorage) -> None:
+    study = open_study(storage, "s", wanted(), 1)
+    claim = claimed(study, "elsewhere:place:1:2")
+    for epoch in (1, 2):
+        storage.set_trial_intermediate_value(claim.trial_id, epoch, 0.5)
+    study.fail_lost({"elsewhere:place:1:2": "killed"})
+    outcome = record.outcome_of(study.trials()[0])
+    assert outcome is not None
+    assert (outcome.reason, outcome.reached) == ("killed", 2)
 
 
 def die_while_drawing(study: SearchStudy, dead_worker: str) -> None:
@@ -690,8 +716,9 @@ def test_an_attempt_that_another_program_ends_in_the_queue_is_not_begun(
     storage.set_trial_state_values(trials[0]._trial_id, TrialState.FAIL)
     with monkeypatch.context() as patch:
         patch.setattr(study, "_fail_lost", lambda: trials)  # read a moment before
-        assert study.claim(ME, Drawing(sampler="random")) is None
-    assert claimed(study).slot == 0
+        claim = claimed(study)
+    assert (claim.slot, claim.trial.number) == (0, 1)
+    assert study.trials()[0].user_attrs == {}
 
 
 def test_a_trial_that_is_given_away_while_it_is_drawn_is_not_begun(storage: RDBStorage) -> None:
@@ -699,7 +726,7 @@ def test_a_trial_that_is_given_away_while_it_is_drawn_is_not_begun(storage: RDBS
     draw, other = study._draw, SearchStudy(storage, "s")
 
     def slowly(*arguments: Any) -> Claim | None:
-        other.fail_lost([ME], "lost")
+        other.fail_lost({ME: "lost"})
         return draw(*arguments)
 
     study._draw = slowly  # type: ignore[method-assign]

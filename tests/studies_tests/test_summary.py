@@ -244,7 +244,7 @@ def test_a_study_as_json_holds_every_attempt_and_no_number_that_json_lacks(study
     end(study, claim(study, optimizer__lr=0.9), "diverged", epochs=2)
     end(study, claim(study, optimizer__lr=0.3), "out of memory", epochs=0)
     claim(study, optimizer__lr=0.4)
-    told = json.loads(json.dumps(as_json(study), allow_nan=False))
+    told = json.loads("".join(as_json(study)))
     assert told["name"] == "s"
     assert [trial["state"] for trial in told["trials"]] == ["complete", "pruned", "fail", "running"]
     assert [trial["slot"] for trial in told["trials"]] == [0, 1, 2, 3]
@@ -265,7 +265,7 @@ def test_a_study_as_json_holds_every_attempt_and_no_number_that_json_lacks(study
 def test_an_empty_study_can_be_summed_up(study: SearchStudy) -> None:
     summary = summarize(study)
     assert (summary.closed, summary.leaderboard, summary.seconds_trained) == (0, (), 0)
-    json.dumps(as_json(study), allow_nan=False)
+    assert json.loads("".join(as_json(study)))["trials"] == []
 
 
 def test_studies_are_listed_in_order_with_their_best_completed_trial(storage: RDBStorage) -> None:

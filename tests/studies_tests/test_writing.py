@@ -15,9 +15,9 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import TrialModel
 from optuna.trial import FrozenTrial, TrialState
 
-from studies import storage as storage_module
+from studies.connections import IDLE
 from studies.heartbeat import GRACE
-from studies.locks import FROZEN, IDLE
+from studies.locks import FROZEN
 from studies.storage import open_storage
 from studies.writing import end_trial, write_trial
 
@@ -119,9 +119,7 @@ def test_who_is_frozen_with_a_trials_row_does_not_hold_up_the_others(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A transaction that was begun, and in which then nothing happens: as of a process that was stopped."""
-    monkeypatch.setitem(
-        storage_module._SESSION, "postgresql", ("SET idle_in_transaction_session_timeout = 700",)
-    )
+    monkeypatch.setattr("studies.connections.IDLE", 0.7)
     with (
         closing(open_storage(postgres_url, create=True)) as frozen,
         closing(open_storage(postgres_url, create=False, write=True)) as other,
