@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError, SQL
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
+from studies.sqlite import is_overtaken
 from studies.urls import GoneError, RefusedError, StorageError, clean_message, masked
 
 OUTAGE = 60.0
@@ -131,7 +132,7 @@ def passes_before_use(error: BaseException) -> bool:
 
 def _driver_error_passes(error: BaseException | None) -> bool:
     if isinstance(error, sqlite3.Error):
-        return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE or is_overtaken(error)
     first = error.args[0] if error is not None and error.args else None
     if isinstance(first, int):  # PyMySQL's code
         return first in _MYSQL

@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, event
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from studies.urls import StorageError
 
@@ -25,6 +26,10 @@ READING = "cifar_search_reading"
 """Execution option of a connection that only reads, and so does not wait for those that write."""
 BUSY_TIMEOUT = 60.0
 """Seconds that a transaction waits for another process's transaction."""
+OVERTAKEN = {sqlite3.SQLITE_READONLY_RECOVERY, sqlite3.SQLITE_READONLY_CANTINIT}
+"""What SQLite says where a process that may not write finds a log that one has just begun."""
+_OVERTAKEN = 1.0
+"""Seconds for which a file is looked at anew."""
 _VERSION_AT, _WAL_VERSION = 18, b"\x02"
 
 
@@ -89,10 +94,13 @@ def writer(path: Path) -> sqlite3.Connection:
 
 
 def reader(path: Path, *, joining: bool) -> sqlite3.Connection:
-    """A connection that only reads, and leaves no trace.
+    """A connection that only reads, in a transaction that has begun, and leaves no trace.
 
     A log that a killed process left is read as it is: the last connection that may write would fold it into
     the file. SQLite needs its other file, ``-shm``, to read a log, and makes it where it is missing.
+
+    How a file is to be opened is seen before it is opened, and another process may take away its log, or
+    begin one, in between: then it is looked at anew. Once a transaction has read, nobody can.
 
     Args:
         path: of the file, which exists.
@@ -102,15 +110,29 @@ def reader(path: Path, *, joining: bool) -> sqlite3.Connection:
             it is used where there is none, which is when nobody has the database open. Should somebody begin
             to write just then, it may read pages of two states.
     """
-    log, index = (path.with_name(f"{path.name}-{kind}") for kind in ("wal", "shm"))
-    if log.exists() and not _is_in_use(index):
-        return _connect(path, "mode=ro&readonly_shm=1" if index.exists() else "mode=ro")
-    if joining:
-        connection = _connect(path, "mode=rw")
-        connection.execute("PRAGMA query_only = 1")
-        return connection
-    untouched = not log.exists() and _says_wal(path)
-    return _connect(path, "immutable=1" if untouched else "mode=ro")
+    again = Retrying(
+        retry=retry_if_exception(is_overtaken),
+        stop=stop_after_delay(_OVERTAKEN),
+        wait=wait_random(0, _OVERTAKEN / 100),
+        reraise=True,
+    )
+    return again(_reader, path, joining)
+
+
+def is_overtaken(error: BaseException) -> bool:
+    """Whether an error of a connection that reads may come from what another process did to the log just
+    then, and not from the file."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code == sqlite3.SQLITE_CANTOPEN or code in OVERTAKEN
+
+
+def begin_to_read(engine: Engine) -> None:
+    """Let every transaction of an engine of ``reader`` connections see one state of the file."""
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        if not connection.connection.driver_connection.in_transaction:  # SQLAlchemy ends the first one
+            connection.exec_driver_sql("BEGIN")
 
 
 def begin_immediate(engine: Engine) -> None:
@@ -125,6 +147,29 @@ def begin_immediate(engine: Engine) -> None:
     def _begin(connection: Connection) -> None:
         only_reads = connection.get_execution_options().get(READING, False)
         connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
+
+
+def _reader(path: Path, joining: bool) -> sqlite3.Connection:
+    connection = _connect(path, _reading(path, joining))
+    try:
+        connection.execute("PRAGMA query_only = 1")
+        connection.execute("BEGIN")
+        connection.execute("PRAGMA schema_version")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _reading(path: Path, joining: bool) -> str:
+    """How to open a file to read, as it is now."""
+    log, index = (path.with_name(f"{path.name}-{kind}") for kind in ("wal", "shm"))
+    if log.exists() and not _is_in_use(index):
+        return "mode=ro&readonly_shm=1" if index.exists() else "mode=ro"
+    if joining:
+        return "mode=rw"
+    untouched = not log.exists() and _says_wal(path)
+    return "immutable=1" if untouched else "mode=ro"
 
 
 def _is_in_use(index: Path) -> bool:

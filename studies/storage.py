@@ -219,8 +219,9 @@ def _construct(
             skip_table_creation=skip_table_creation,
             **options,
         )
-    if write and _is_sqlite(url):
-        sqlite.begin_immediate(storage.engine)
+    if _is_sqlite(url):
+        begin = sqlite.begin_immediate if write else sqlite.begin_to_read
+        begin(storage.engine)
     guard(storage.engine)
     return storage
 
@@ -294,6 +295,8 @@ def _other_program(tables: set[str]) -> StorageError:
 def _engine(url: URL, *, write: bool) -> Iterator[Engine]:
     """A short-lived engine."""
     engine = create_engine(url, **_engine_options(url, write=write))
+    if _is_sqlite(url) and not write:
+        sqlite.begin_to_read(engine)
     try:
         yield engine
     finally:

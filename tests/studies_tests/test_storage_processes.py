@@ -5,15 +5,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 
+from studies import sqlite
 from studies.storage import StorageError, open_storage, study_lock
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -67,6 +70,26 @@ def take_all_queued(url: str) -> list[int]:
         while "queued" in (trial := study.ask()).user_attrs:
             taken.append(trial.number)
     return taken
+
+
+def open_and_close(path: Path, rounds: int) -> str:
+    """Open the file again and again to read, with and without its log, and to see how it is kept, which
+    makes a log and takes it away."""
+    for round_ in range(rounds):
+        if round_ % 3 == 2:
+            assert sqlite.is_wal(path)
+            continue
+        with closing(sqlite.reader(path, joining=round_ % 3 == 1)) as connection:
+            connection.execute("SELECT count(*) FROM t").fetchone()
+    return "ok"
+
+
+def test_a_log_that_comes_and_goes_stops_no_reader(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    sqlite.use_wal(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE t (a)")
+    assert together(open_and_close, path, 3000, processes=4) == ["ok"] * 4
 
 
 def test_each_queued_trial_is_taken_once_on_sqlite(sqlite_url: str) -> None:
