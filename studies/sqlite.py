@@ -131,7 +131,8 @@ def begin_to_read(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        if not connection.connection.driver_connection.in_transaction:  # SQLAlchemy ends the first one
+        driver = connection.connection.driver_connection
+        if driver is not None and not driver.in_transaction:  # SQLAlchemy ends the first one
             connection.exec_driver_sql("BEGIN")
 
 
