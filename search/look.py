@@ -261,7 +261,7 @@ def _show_plan(plan: PlanStudy, as_json: bool) -> None:
 
 def _curves(study: SearchStudy, numbers: range, target: float) -> Table:
     from studies.convergence import convergence
-    from studies.record import curve_of, outcome_of
+    from studies.record import curve_of, outcome_of, value_of
 
     table = Table(
         title="validation accuracy by epoch",
@@ -287,7 +287,7 @@ def _curves(study: SearchStudy, numbers: range, target: float) -> Table:
         table.add_row(
             str(trial.number),
             outcome.reason if outcome else trial.state.name.lower(),
-            percent(trial.value),
+            percent(value_of(trial)),
             sparkline(curve),
             str(figures.epochs_to_target or "-"),
             percent(figures.area),

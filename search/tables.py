@@ -9,14 +9,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from studies.summary import Entry, Level, Summary
+from studies.summary import Entry, Level, Summary, left_out
 from studies.text import duration, percent, settings, sparkline
 from studies.urls import masked
 
 SHOWN = 10
 """Rows of the leaderboard."""
-SENSELESS = 5
-"""Trials that make no sense, each in a line."""
 
 
 def summary_view(summary: Summary) -> RenderableType:
@@ -110,9 +108,7 @@ def closing_lines(summary: Summary) -> list[str]:
             f"slot {given.slot} was given up after {given.attempts} attempt(s), the last one trial "
             f"{given.trial}: {given.reason}{f': {given.message}' if given.message else ''}"
         )
-    lines += _senseless_lines(summary)
-    if summary.foreign:
-        lines.append(f"{summary.foreign} trial(s) of other programs are left out")
+    lines += left_out(summary)
     lines.append(
         f"training took {duration(summary.seconds_trained)} in all; pruning saved about "
         f"{duration(summary.seconds_saved)}"
@@ -121,12 +117,6 @@ def closing_lines(summary: Summary) -> list[str]:
         lines += [f"note: {count} of them trained on {on}" for on, count in summary.environments.items()]
     lines += [f"note: steps were launched operation by operation: {reason}" for reason in summary.eager]
     return lines + [f"note: {notice}" for notice in summary.notices]
-
-
-def _senseless_lines(summary: Summary) -> list[str]:
-    lines = [f"trial {n} makes no sense, and is left out: {why}" for n, why in summary.senseless.items()]
-    more = len(lines) - SENSELESS
-    return lines if more <= 0 else [*lines[:SENSELESS], f"{more} more trial(s) make no sense (--json)"]
 
 
 def next_commands(summary: Summary, storage_url: str, default_url: str) -> list[str]:

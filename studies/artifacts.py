@@ -124,7 +124,7 @@ def _replace(
     key = f"{_OURS}{trial_id}:{filename}"
     earlier = attributes.get(key)
     storage.set_study_system_attr(study_id, key, artifact_id)
-    if earlier and earlier != artifact_id:
+    if isinstance(earlier, str) and earlier and earlier != artifact_id:
         storage.set_study_system_attr(study_id, _metadata_key(trial_id, earlier), "null")
         store.remove(earlier)
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -27,8 +28,10 @@ from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial
 
 from spaces.text import brief
+from studies.dashboard_attributes import sensible
 from studies.urls import GoneError, StorageError, masked
 
 TOKEN = "cifar-search:token"
@@ -37,6 +40,11 @@ LONGEST = 60_000
 """Characters of JSON (all of them ASCII) that one row holds."""
 _PIECE = 25_000
 """Characters of a piece, of which JSON may write each as two."""
+FIXED = "fixed_params"
+"""System attribute of a trial by which ``Study.enqueue_trial`` says what is known of its parameters."""
+UNREAD = "cifar-search:unread"
+"""System attribute that is never stored: of a trial that was read, those parameters that another program must
+have written, each with what is wrong with it. The trial is without them."""
 PIECES = "cifar-search:piece "
 """Beginning of the keys of pieces."""
 _COUNT = "cifar-search:pieces"
@@ -56,19 +64,38 @@ def rows_of(key: str, value: Any) -> dict[str, Any]:
     return rows | {key: {_COUNT: len(pieces)}}
 
 
+def value_of(text: str) -> Any:
+    """What a row of an attribute says. Of one that another program wrote and that is no JSON, the text."""
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return text
+
+
 def joined(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes as they were set, from those stored."""
+    """The attributes as they were set, from those stored. One of which a piece is missing, as only another
+    program leaves it, is what stands under its own key."""
     return {key: _whole(stored, key, value) for key, value in stored.items() if _is_seen(key)}
 
 
 def _whole(stored: Mapping[str, Any], key: str, value: Any) -> Any:
     if not (isinstance(value, dict) and value.keys() == {_COUNT}):
         return value
-    return json.loads("".join(stored[_piece_key(key, index)] for index in range(value[_COUNT])))
+    count = value[_COUNT]
+    if type(count) is not int or not 0 < count <= len(stored):
+        return value
+    pieces = [stored.get(_piece_key(key, index)) for index in range(count)]
+    texts = [piece for piece in pieces if isinstance(piece, str)]
+    return value_of("".join(texts)) if len(texts) == count else value
+
+
+def misfits_of(trial: FrozenTrial) -> dict[str, str]:
+    """By the name of each parameter that a trial is read without, what is wrong with it."""
+    return dict(trial.system_attrs.get(UNREAD, {}))
 
 
 def _is_seen(key: str) -> bool:
-    return not key.startswith(PIECES) and key != TOKEN
+    return not key.startswith(PIECES) and key not in (TOKEN, UNREAD)
 
 
 def _piece_key(key: str, index: int) -> str:
@@ -273,22 +300,53 @@ class AttributeStorage(RDBStorage):
             super()._set_trial_attr_without_commit(session, model_cls, trial_id, row_key, row)
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        return joined(super().get_study_user_attrs(study_id))
+        return self._attributes_of(models.StudyUserAttributeModel, study_id)
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        return joined(super().get_study_system_attrs(study_id))
+        return sensible(self._attributes_of(models.StudySystemAttributeModel, study_id))
+
+    def _attributes_of(self, kind: Any, study_id: int) -> dict[str, Any]:
+        with _create_scoped_session(self.scoped_session) as session:
+            models.StudyModel.find_or_raise_by_id(study_id, session)
+            return _from_rows(kind.where_study_id(study_id, session))
 
     def get_trial_user_attrs(self, trial_id: int) -> dict[str, Any]:
-        return joined(super().get_trial_user_attrs(trial_id))
+        return self.get_trial(trial_id).user_attrs
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
-        return joined(super().get_trial_system_attrs(trial_id))
+        return self.get_trial(trial_id).system_attrs
 
     def get_all_studies(self) -> list[FrozenStudy]:
-        studies = super().get_all_studies()
-        for study in studies:
-            study.user_attrs, study.system_attrs = joined(study.user_attrs), joined(study.system_attrs)
-        return studies
+        tables = (
+            models.StudyDirectionModel,
+            models.StudyUserAttributeModel,
+            models.StudySystemAttributeModel,
+        )
+        with _create_scoped_session(self.scoped_session) as session:
+            studies = session.query(models.StudyModel).order_by(models.StudyModel.study_id).all()
+            directions, user, system = (_by_study(session.query(table).all()) for table in tables)
+            return [
+                FrozenStudy(
+                    study_name=str(study.study_name),
+                    direction=None,
+                    directions=[row.direction for row in directions[int(study.study_id)]],
+                    user_attrs=_from_rows(user[int(study.study_id)]),
+                    system_attrs=sensible(_from_rows(system[int(study.study_id)])),
+                    study_id=int(study.study_id),
+                )
+                for study in studies
+            ]
+
+
+def _by_study(rows: Iterable[Any]) -> dict[int, list[Any]]:
+    by_study: dict[int, list[Any]] = defaultdict(list)
+    for row in rows:
+        by_study[row.study_id].append(row)
+    return by_study
+
+
+def _from_rows(rows: Iterable[Any]) -> dict[str, Any]:
+    return joined({row.key: value_of(row.value_json) for row in rows})
 
 
 def _is_of_characters(error: BaseException) -> bool:
@@ -307,8 +365,7 @@ def _codes(error: BaseException) -> set[Any]:
 def hold(session: Any, study_id: int) -> dict[str, Any]:
     """Keep others from writing a study until the session's transaction ends; return its user attributes."""
     models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
-    rows = models.StudyUserAttributeModel.where_study_id(study_id, session)
-    return joined({str(row.key): json.loads(str(row.value_json)) for row in rows})
+    return _from_rows(models.StudyUserAttributeModel.where_study_id(study_id, session))
 
 
 def check_owner(attributes: Mapping[str, Any], owner: Mapping[str, Any]) -> None:

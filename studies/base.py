@@ -24,9 +24,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import BaseModel
 
 from spaces.config import Configuration
-from spaces.text import brief, unknown
+from spaces.text import unknown
 from studies import record
-from studies.attributes import AttributeStorage
+from studies.attributes import FIXED, AttributeStorage, misfits_of
 from studies.deaths import NONE_ENDED, death
 from studies.heartbeat import silent_trials
 from studies.reading import WHOLE, Parts, read_names, read_some
@@ -50,12 +50,10 @@ from studies.writing import end_trial, write_trial
 same ones."""
 
 
-_FIXED = "fixed_params"
-"""The system attribute by which ``Study.enqueue_trial`` says what is known of a trial's parameters."""
 _BRIEF = Parts(
     user=DECIDING,
     without={record.SETUP: record.CONFIGURATION},
-    system=(_FIXED,),
+    system=(FIXED,),
     intermediate_values=False,
 )
 _NAMES_OF_METRICS = {"study:metric_names": ["validation accuracy"]}
@@ -291,7 +289,7 @@ class Study(ABC):
         slot = slots.next_open()
         begun = create_trial(
             state=TrialState.RUNNING,
-            system_attrs={_FIXED: self._known(slot, slots)},
+            system_attrs={FIXED: self._known(slot, slots)},
             user_attrs={record.SLOT: slot, record.ATTEMPT: len(slots.attempts.get(slot, [])) + 1, **mine},
         )
         return self.optuna._storage.create_new_trial(self.study_id, begun)
@@ -302,7 +300,7 @@ class Study(ABC):
         earlier = slots.attempts.get(slot, [])
         decided = next((trial.params for trial in earlier if record.SETUP in trial.user_attrs), None)
         if decided is None and earlier:
-            decided = earlier[-1].system_attrs.get(_FIXED)
+            decided = earlier[-1].system_attrs.get(FIXED)
         return self._prescribed(slot) if decided is None else decided
 
     def _take_from_queue(
@@ -313,10 +311,10 @@ class Study(ABC):
         for waiting in trials:
             if waiting.state != TrialState.WAITING:
                 continue
-            values = waiting.system_attrs.get(_FIXED, {})
+            values = waiting.system_attrs.get(FIXED, {})
             try:
-                if not isinstance(values, dict):
-                    raise ValueError(f"its parameters must be a mapping, but are {brief(values)}")
+                if why := misfits_of(waiting).get(FIXED):
+                    raise ValueError(why)
                 slot = self._slot_for(values, slots)
             except ValueError as error:
                 self._refuse_queued(waiting, str(error))
@@ -337,7 +335,7 @@ class Study(ABC):
         ended or deleted it, in this moment."""
         attempt = len(slots.attempts.get(slot, [])) + 1
         attributes = {**mine, record.SLOT: slot, record.ATTEMPT: attempt, record.QUEUED: True}
-        fixed = {_FIXED: {**values, **self._known(slot, slots)}}
+        fixed = {FIXED: {**values, **self._known(slot, slots)}}
         try:
             write_trial(self.storage, waiting._trial_id, attributes, system=fixed)
             return self.storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)

@@ -20,12 +20,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from spaces.parameter import Parameter
 from studies.ablation import Ablation, ablation_of
+from studies.attributes import FIXED
 from studies.convergence import Convergence, convergence
 from studies.finalists import Finalist, Finalists, all_finalists_of
 from studies.importance import RESAMPLES, Importances, resampled_importances
 from studies.interactions import Interaction, interactions
 from studies.levels import levels
-from studies.record import curve_of, fingerprint_of, reason_of, sampler_of, slot_of
+from studies.record import curve_of, fingerprint_of, is_evidence, reason_of, sampler_of, slot_of
 from studies.slots import Slots
 from studies.statistics import LEAST_RESAMPLED, Interval, resampled_mean_interval
 from studies.study import SearchStudy
@@ -136,7 +137,7 @@ def effects_of(
         ablation: what ``ablate`` found for it, if it ran.
         resamples: of the completed trials, for the spread of the importances; each takes about 30 ms.
     """
-    trials = study.trials_in_brief()
+    trials = [study.fitting(trial) for trial in study.trials_in_brief() if is_evidence(trial)]
     slots = Slots(trials)
     closing = slots.closing_trials()
     completed = [trial for trial in closing if trial.state == TrialState.COMPLETE]
@@ -208,7 +209,7 @@ def intervals_reason(study: SearchStudy, slots: Slots) -> str | None:
 
 def _chosen(slots: Slots) -> int:
     """Slots whose first attempt was begun with values, and so was not left to the sampler."""
-    return sum(bool(trials[0].system_attrs.get("fixed_params")) for trials in slots.attempts.values())
+    return sum(bool(trials[0].system_attrs.get(FIXED)) for trials in slots.attempts.values())
 
 
 def _sampling(study: SearchStudy, parameter: str | None) -> Sampling:
@@ -222,8 +223,9 @@ def _by_level(parameter: Parameter, closing: Iterable[FrozenTrial]) -> dict[str,
     labels, level_of = levels(parameter.domain)
     by_level: dict[str, list[FrozenTrial]] = {label: [] for label in labels}
     for trial in closing:
-        if parameter.name in trial.params:
-            by_level[level_of(trial.params[parameter.name])].append(trial)
+        level = level_of(trial.params[parameter.name]) if parameter.name in trial.params else None
+        if level is not None:
+            by_level[level].append(trial)
     return by_level
 
 

@@ -145,7 +145,8 @@ def choose_per_level(study: SearchStudy, parameter: str) -> list[Choice]:
     for entry in _completed(study):
         if parameter in entry.parameters:
             level = level_of(entry.parameters[parameter])
-            best.setdefault(level, entry)
+            if level is not None:
+                best.setdefault(level, entry)
     if len(best) < 2:
         raise ValueError(f"{parameter}: two levels or more must have a completed trial, but got {len(best)}")
     return [_choice(study, best[level], level) for level in labels if level in best]

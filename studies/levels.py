@@ -5,21 +5,36 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 from spaces.domain import Choice, Domain, Value, label
 from spaces.text import short_number
 
 _POINTS = 1000
-"""Of a domain, whose labels are kept: trials share a few."""
+"""Values of a domain whose labels are kept: trials share a few."""
 MOST_STEPS = 8
 """A stepped range with more steps than this is cut into three ranges, like a continuous one."""
 
 
-def levels(domain: Domain) -> tuple[list[str], Callable[[Value], str]]:
-    """The labels of a domain's levels, in order, and the function from a value to its label."""
+def levels(domain: Domain) -> tuple[list[str], Callable[[Value], str | None]]:
+    """The labels of a domain's levels, in order, and the function from a value to its label; None for a value
+    that the domain has not, which another program must have written."""
+    labels, label_of = _levels(domain)
+
+    @lru_cache(maxsize=_POINTS, typed=True)
+    def level_of(value: Value) -> str | None:
+        try:
+            return label_of(domain.accept(value))
+        except ValueError:
+            return None
+
+    return labels, level_of
+
+
+def _levels(domain: Domain) -> tuple[list[str], Callable[[Any], str]]:
     points = list(domain.grid() or [])
     if isinstance(domain, Choice) or 0 < len(points) <= MOST_STEPS:
-        return [label(point) for point in points], lru_cache(maxsize=_POINTS, typed=True)(label)
+        return [label(point) for point in points], label
     scale = math.log if domain.log else float
     low, high = scale(domain.low), scale(domain.high)
     cuts = [low + (high - low) * share for share in (0, 1 / 3, 2 / 3, 1)]

@@ -20,6 +20,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 
 from studies.base import Study
+from studies.record import is_evidence
 from studies.reports import report_many
 from studies.snapshots import Snapshot
 from studies.urls import GoneError
@@ -97,7 +98,7 @@ class LiveReports:
 
     def _read(self) -> None:
         begin = time.monotonic()
-        self._seen.trials = self._study.trials()
+        self._seen.trials = list(filter(is_evidence, self._study.trials()))
         end = time.monotonic()
         self._read_again = end + (end - begin) / SHARE
 

@@ -43,7 +43,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from spaces.config import Configuration, SupervisedContrastive
 from spaces.text import short_number
-from studies.record import Outcome, curve_of, history_of, outcome_of, setup_of
+from studies.record import Outcome, curve_of, history_of, outcome_of, reports_of, setup_of
 
 AFTER = 3
 """Epochs that a trend is judged by at its end."""
@@ -115,7 +115,7 @@ def _first_epoch(trial: FrozenTrial) -> int:
 
 def _ending(trial: FrozenTrial, outcome: Outcome | None) -> list[Observation]:
     """How the trial ended, unless it simply finished."""
-    epoch = max(trial.intermediate_values, default=None)
+    epoch = max(reports_of(trial), default=None)
     if trial.state in (TrialState.RUNNING, TrialState.WAITING):
         return [Observation("running", f"{trial.state.name.lower()} at epoch {epoch or 0}", epoch)]
     reason = outcome.reason if outcome else "lost"

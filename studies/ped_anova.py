@@ -156,8 +156,8 @@ def _cells(domain: BaseDistribution, values: Sequence[object]) -> tuple[int, Ind
     low, high = float(domain.low), float(domain.high)
     if domain.log:
         scaled_N, low, high = np.log(scaled_N), math.log(low), math.log(high)
-    cells_N = np.ceil((scaled_N - low) / ((high - low) / (steps - 1)) - 0.5).astype(np.int64)
-    return steps, np.clip(cells_N, 0, steps - 1)
+    cells_N = np.ceil((scaled_N - low) / ((high - low) / (steps - 1)) - 0.5)
+    return steps, np.clip(cells_N, 0, steps - 1).astype(np.int64)
 
 
 def _steps(domain: FloatDistribution | IntDistribution) -> int:

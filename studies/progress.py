@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from studies.base import Study
 from studies.processes import short_name
-from studies.record import outcome_of, reason_of, slot_of, worker_of
+from studies.record import curve_of, outcome_of, reason_of, slot_of, value_of, worker_of
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,8 @@ class ProgressMeter:
         return (time.monotonic() - start) / (trained - before) if trained > before else None
 
     def _running(self, trial: FrozenTrial) -> Running:
-        values = tuple(trial.intermediate_values[step] for step in sorted(trial.intermediate_values))
         worker = short_name(worker_of(trial))
-        return Running(trial.number, self._study.shown(trial), values, worker)
+        return Running(trial.number, self._study.shown(trial), tuple(curve_of(trial)), worker)
 
     def _ended(self, trial: FrozenTrial) -> Ended:
         outcome = outcome_of(trial)
@@ -116,7 +115,7 @@ class ProgressMeter:
             slot=slot_of(trial) or 0,
             number=trial.number,
             reason=reason_of(trial),
-            accuracy=trial.value,
+            accuracy=value_of(trial),
             epochs=len(trial.intermediate_values),
             seconds=outcome.seconds if outcome else 0.0,
             parameters=self._study.shown(trial),

@@ -3,13 +3,15 @@ Optuna's own way, which counts where many workers read the running trials again 
 large databases only the parts are read that are asked for.
 
 Uses of Optuna's internals, held by a test: the columns of the tables of ``optuna.storages._rdb.models`` that
-hold studies and trials, and how ``TrialValueModel`` and ``TrialIntermediateValueModel`` write numbers.
+hold studies and trials, and the names by which ``TrialValueModel`` and ``TrialIntermediateValueModel`` write
+of which kind a number is.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -18,17 +20,27 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    json_to_distribution,
+)
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
-from studies.attributes import PIECES, joined
+from spaces.text import brief
+from studies.attributes import FIXED, PIECES, UNREAD, joined, value_of
+from studies.dashboard_attributes import sensible
 from studies.retries import lasting
 from studies.sqlite import READING
 
 _AT_ONCE = 1000
 """Trials whose rows are asked for in one statement: fewer than any database takes by name."""
+_BEYOND = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
+"""By their names, kinds of numbers that databases have no number for."""
 _studies = models.StudyModel.__table__.c
 _study_user = models.StudyUserAttributeModel.__table__.c
 _trials = models.TrialModel.__table__.c
@@ -73,10 +85,12 @@ def _read(
 ) -> Iterator[tuple[int, FrozenTrial]]:
     """Trials, each with the id of its study."""
     own = sa.select(
-        _trials.trial_id, _trials.study_id, _trials.number, _trials.state,
-        _trials.datetime_start, _trials.datetime_complete,
+        _trials.trial_id, _trials.study_id, _trials.number, _as_stored(_trials.state).label("state"),
+        _as_stored(_trials.datetime_start).label("datetime_start"),
+        _as_stored(_trials.datetime_complete).label("datetime_complete"),
     )  # fmt: skip
-    rows = connection.execute(own.where(*conditions).order_by(_trials.trial_id)).all()
+    found = connection.execute(own.where(*conditions).order_by(_trials.trial_id)).all()
+    rows = [row for row in found if isinstance(row.number, int)]  # SQLite takes anything
     for start in range(0, len(rows), _AT_ONCE):
         some = rows[start : start + _AT_ONCE]
         details = _Details(connection, some, parts)
@@ -209,7 +223,7 @@ def read_attributes(
     )
     found: dict[int, dict[str, Any]] = defaultdict(dict)
     for trial_id, key, text in _lasting(storage, lambda connection: list(connection.execute(query))):
-        found[trial_id][key] = json.loads(text)
+        found[trial_id][key] = value_of(text)
     return [joined(attributes) for attributes in found.values()]
 
 
@@ -228,6 +242,11 @@ def _called(column: Any, keys: Collection[str]) -> sa.ColumnElement[bool]:
     return sa.or_(column.in_(keys), column.startswith(PIECES))
 
 
+def _as_stored(column: Any) -> Any:
+    """A column of names or times as the driver gives it: in SQLite's may stand anything."""
+    return sa.type_coerce(column, sa.String)
+
+
 class _Details:
     """What the other tables hold of some trials, by trial."""
 
@@ -237,7 +256,7 @@ class _Details:
         self._without = parts.without
         nothing: dict[int, list[Any]] = defaultdict(list)
         self.values = self._by_trial(
-            _values.trial_id, _values.value, _values.value_type, order=_values.objective
+            _values.trial_id, _values.value, _as_stored(_values.value_type), order=_values.objective
         )
         self.user = self._attributes(_user, parts.user)
         self.system = self._attributes(_system, parts.system)
@@ -250,7 +269,7 @@ class _Details:
         if parts.intermediate_values:
             self.reports = self._by_trial(
                 _reports.trial_id, _reports.step, _reports.intermediate_value,
-                _reports.intermediate_value_type,
+                _as_stored(_reports.intermediate_value_type),
             )  # fmt: skip
 
     def _attributes(self, table: Any, keys: Collection[str] | None) -> dict[int, list[Any]]:
@@ -269,24 +288,31 @@ class _Details:
 
     def trial(self, row: Any) -> FrozenTrial:
         """The trial with this row of its own."""
-        number_of = models.TrialValueModel.stored_repr_to_value
-        report_of = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
-        parameters = [
-            (sys.intern(name), value, _distribution(text))
-            for name, value, text in self.parameters[row.trial_id]
-        ]
+        values = list(_numbers(enumerate(self.values[row.trial_id])).values()) or None
+        state = TrialState.__members__.get(row.state, TrialState.FAIL)
+        parameters: dict[str, tuple[BaseDistribution, Any]] = {}
+        system = sensible(_attributes(self.system[row.trial_id]))
+        if FIXED in system and not isinstance(system[FIXED], dict):
+            known = system.pop(FIXED)
+            system[UNREAD] = {FIXED: f"its parameters must be a mapping, but are {brief(known)}"}
+        for name, value, text in self.parameters[row.trial_id]:
+            try:
+                kind = _distribution(text)
+                parameters[sys.intern(name)] = kind, _external(kind, value)
+            except ValueError as error:
+                system.setdefault(UNREAD, {})[name] = str(error)
         return FrozenTrial(
             number=row.number,
-            state=row.state,
+            state=TrialState.FAIL if state == TrialState.COMPLETE and values is None else state,
             value=None,
-            values=[number_of(*stored) for stored in self.values[row.trial_id]] or None,
+            values=values,
             datetime_start=_local(row.datetime_start),
             datetime_complete=_local(row.datetime_complete),
-            params={name: kind.to_external_repr(value) for name, value, kind in parameters},
-            distributions={name: kind for name, _, kind in parameters},
+            params={name: value for name, (_, value) in parameters.items()},
+            distributions={name: kind for name, (kind, _) in parameters.items()},
             user_attrs=self._shortened(_attributes(self.user[row.trial_id])),
-            system_attrs=_attributes(self.system[row.trial_id]),
-            intermediate_values={step: report_of(*stored) for step, *stored in self.reports[row.trial_id]},
+            system_attrs=system,
+            intermediate_values=_numbers((step, stored) for step, *stored in self.reports[row.trial_id]),
             trial_id=row.trial_id,
         )
 
@@ -298,7 +324,7 @@ class _Details:
 
 
 def _attributes(rows: Iterable[Sequence[str]]) -> dict[str, Any]:
-    return joined({sys.intern(key): _interned(json.loads(text)) for key, text in rows})
+    return joined({sys.intern(key): _interned(value_of(text)) for key, text in rows})
 
 
 def _interned(value: Any) -> Any:
@@ -306,12 +332,65 @@ def _interned(value: Any) -> Any:
     return {sys.intern(key): each for key, each in value.items()} if isinstance(value, dict) else value
 
 
+def _numbers(rows: Iterable[tuple[Any, Sequence[Any]]]) -> dict[int, float]:
+    """Numbers with what says of which kind they are, without those that Optuna cannot have stored."""
+    found = {}
+    for step, (stored, kind) in rows:
+        number = _BEYOND.get(kind, stored if kind == "FINITE" and _is_finite(stored) else None)
+        if isinstance(step, int) and number is not None:
+            found[step] = number
+    return found
+
+
 @functools.lru_cache(maxsize=1024)
 def _distribution(text: str) -> BaseDistribution:
-    """The distribution; all trials of a study share a few."""
-    return json_to_distribution(text)
+    """The distribution; all trials of a study share a few.
+
+    Raises:
+        ValueError: it is none that a trial of ours can have a parameter from.
+    """
+    try:
+        bounds = json.loads(text)["attributes"]
+        plain = all(map(_is_plain, bounds.get("choices", bounds.values())))
+        distribution = json_to_distribution(text) if plain else None
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        distribution = None
+    if distribution is None:
+        raise ValueError(f"its distribution is none: {brief(text)}")
+    return distribution
 
 
-def _local(utc: datetime | None) -> datetime | None:
-    """The time as this machine's clocks show it, which is what Optuna gives."""
-    return None if utc is None else utc.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, str) or _is_finite(value)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _external(distribution: BaseDistribution, stored: Any) -> Any:
+    """The value that is stored as this number.
+
+    Raises:
+        ValueError: it is none of the distribution's kind.
+    """
+    if _is_finite(stored):
+        if isinstance(distribution, CategoricalDistribution):
+            known = 0 <= stored < len(distribution.choices)
+        else:  # beyond the range it is told by who knows the space: Optuna itself takes it from a queue
+            assert isinstance(distribution, (FloatDistribution, IntDistribution))
+            known = stored > 0 or not distribution.log
+        if known:
+            return distribution.to_external_repr(stored)
+    raise ValueError(f"{distribution} has no value {brief(stored)}")
+
+
+def _local(stored: object) -> datetime | None:
+    """The time as this machine's clocks show it, which is what Optuna gives; None for what is no time."""
+    try:
+        utc = datetime.fromisoformat(stored) if isinstance(stored, str) else stored
+        return (
+            utc.replace(tzinfo=UTC).astimezone().replace(tzinfo=None) if isinstance(utc, datetime) else None
+        )
+    except (ValueError, OverflowError):
+        return None

@@ -7,6 +7,7 @@ from the moment that it begins, its ``Setup`` once its parameters are drawn, its
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeGuard, TypeVar, get_args
@@ -64,6 +65,7 @@ FINAL_REASONS: frozenset[Reason] = frozenset({"out of memory", "invalid"})
 
 
 _REASONS = frozenset(get_args(Reason))
+_NOT_FAILED: frozenset[Reason] = frozenset({"finished", "stopped early", "pruned", "diverged"})
 _WITH_OUTCOME = (TrialState.COMPLETE, TrialState.PRUNED)
 """States in which an attempt is ended by its worker alone."""
 _MOST = 2**32
@@ -72,7 +74,7 @@ T = TypeVar("T", bound=BaseModel)
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class SplitSpec(_Record):
@@ -284,7 +286,9 @@ def flaw_of(trial: FrozenTrial) -> str | None:
         return f"its outcome is none of ours: {brief(outcome)}"
     if slot is not None and trial.state in _WITH_OUTCOME and outcome is None:
         return f"another program told that it is {trial.state.name.lower()}"
-    if slot is not None and trial.state == TrialState.COMPLETE and not _is_accuracy(trial):
+    if slot is not None and trial.state == TrialState.FAIL and outcome and outcome["reason"] in _NOT_FAILED:
+        return f"another program told that it failed, or took its value, but it {outcome['reason']}"
+    if slot is not None and trial.state in _WITH_OUTCOME and not _has_accuracy(trial):
         return f"its value must be one accuracy, but is {brief(trial.values)}"
     return None
 
@@ -293,6 +297,11 @@ def is_foreign(trial: FrozenTrial) -> bool:
     """Whether another program made and began the trial."""
     ours = (SLOT, SETUP, OUTCOME)
     return trial.state != TrialState.WAITING and not any(key in trial.user_attrs for key in ours)
+
+
+def is_evidence(trial: FrozenTrial) -> bool:
+    """Whether samplers and pruners may go by the trial: no other program wrote it, or into its record."""
+    return not is_foreign(trial) and flaw_of(trial) is None
 
 
 def _is_count(value: object) -> TypeGuard[int]:
@@ -314,9 +323,14 @@ def _is_outcome(outcome: object) -> bool:
     return isinstance(reason, str) and reason in _REASONS
 
 
-def _is_accuracy(trial: FrozenTrial) -> bool:
+def _has_accuracy(trial: FrozenTrial) -> bool:
+    """A pruned trial needs none."""
     values = trial.values or []
-    return len(values) == 1 and math.isfinite(values[0])
+    return (len(values) == 1 and _is_accuracy(values[0])) or (trial.state == TrialState.PRUNED and not values)
+
+
+def _is_accuracy(value: float) -> bool:
+    return 0 <= value <= 1
 
 
 def slot_of(trial: FrozenTrial) -> int | None:
@@ -416,9 +430,21 @@ def history_key(piece: int) -> str:
     return HISTORY if piece == 0 else f"{HISTORY} {piece}"
 
 
+def value_of(trial: FrozenTrial) -> float | None:
+    """The number that the trial was told with; None where there is none, or another program told several."""
+    values = trial.values or []
+    return values[0] if len(values) == 1 and math.isfinite(values[0]) else None
+
+
 def curve_of(trial: FrozenTrial) -> list[float]:
-    """The trial's validation accuracy after each epoch."""
-    return [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
+    """The trial's validation accuracy after each epoch, as ``reports_of``."""
+    return list(reports_of(trial).values())
+
+
+def reports_of(trial: FrozenTrial) -> dict[int, float]:
+    """The trial's validation accuracy by epoch, up to the first that can be none."""
+    in_order = sorted(trial.intermediate_values.items())
+    return dict(itertools.takewhile(lambda report: _is_accuracy(report[1]), in_order))
 
 
 def history_of(trial: FrozenTrial) -> History:

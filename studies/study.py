@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -11,11 +12,11 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
-from spaces.domain import Value
+from spaces.domain import Domain, Value
 from spaces.space import Space
 from spaces.text import brief, digest, is_plain_text
 from studies import record
-from studies.attributes import AttributeStorage
+from studies.attributes import UNREAD, AttributeStorage, misfits_of
 from studies.base import SAMPLING, TRAINING, Claim, Study, derived_seed, ensure_study, just_created
 from studies.drawing import DrawnStudy, excerpt
 from studies.methods import build_pruner, build_sampler, resolve_sampler
@@ -106,7 +107,7 @@ class SearchStudy(Study):
         slot = record.slot_of(attempt) or 0
         seed = derived_seed(self.record.seed, SAMPLING, slot)
         chosen = resolve_sampler(drawing.sampler, bool(self.space.levels), drawing.parallel)
-        drawn = DrawnStudy(self.optuna, excerpt(known, seed))
+        drawn = DrawnStudy(self.optuna, excerpt(list(filter(record.is_evidence, known)), seed))
         drawn.sampler = build_sampler(chosen, seed, self._fixed(slot))
         values = self.space.suggest(optuna.Trial(drawn, attempt._trial_id))
         try:
@@ -137,6 +138,36 @@ class SearchStudy(Study):
         training_seed = locked(self.storage, self.study_id, decide)
         trial = optuna.Trial(self.optuna, attempt._trial_id)
         return Claim(trial, slot, configuration, training_seed, self.record.split)
+
+    def evidence(self) -> list[FrozenTrial]:
+        """The attempts that make sense, with the parameters that do."""
+        return [self.fitting(trial) for trial in self.trials() if record.is_evidence(trial)]
+
+    def fitting(self, trial: FrozenTrial) -> FrozenTrial:
+        """The trial without those parameters that the space cannot have given it, so that another program
+        wrote them; ``misfits_of`` tells of them."""
+        misfits = misfits_of(trial)
+        for name, value in trial.params.items():
+            try:
+                self._domain(name).accept(value)
+            except ValueError as error:
+                misfits[name] = str(error)
+        if not misfits:
+            return trial
+        fitting = copy.copy(trial)
+        fitting.params = {n: value for n, value in trial.params.items() if n not in misfits}
+        fitting.distributions = {n: domain for n, domain in trial.distributions.items() if n not in misfits}
+        fitting.system_attrs = {**trial.system_attrs, UNREAD: misfits}
+        return fitting
+
+    def _domain(self, name: str) -> Domain:
+        if name not in self._domains:
+            raise ValueError("is no parameter of the space")
+        return self._domains[name]
+
+    @cached_property
+    def _domains(self) -> dict[str, Domain]:
+        return {parameter.name: parameter.domain for parameter in self.space.parameters}
 
     def _repeat(self, known: Sequence[FrozenTrial], slot: int, fingerprint: str) -> int:
         """How often the configuration was asked for before, by other slots; a retry keeps its own number."""

@@ -17,6 +17,8 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from spaces.parameter import Parameter
+from spaces.text import plain
+from studies.attributes import misfits_of
 from studies.convergence import convergence
 from studies.importance import importances
 from studies.levels import levels
@@ -30,12 +32,15 @@ from studies.record import (
     reason_of,
     setup_of,
     slot_of,
+    value_of,
 )
 from studies.slots import Slots
 from studies.study import SearchStudy
 
 _AT_ONCE = 500
 """Whole trials in memory while all of them are told."""
+SENSELESS = 5
+"""Lines on what makes no sense."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,9 @@ class Summary:
     senseless: dict[int, str]
     """By their numbers, trials whose record another program must have written, and what is wrong with it.
     They are left out of everything else."""
+    misfits: dict[int, dict[str, str]]
+    """By trial and name, parameters that another program must have written, and what is wrong with each. The
+    trials count, without them."""
     foreign: int
     """Trials that another program ran in this study. They are left out too."""
     eager: tuple[str, ...]
@@ -133,7 +141,8 @@ def summarize(study: SearchStudy) -> Summary:
     all_trials = study.trials_in_brief()
     senseless = {trial.number: flaw for trial in all_trials if (flaw := flaw_of(trial))}
     foreign = {trial.number for trial in all_trials if is_foreign(trial)}
-    trials = [t for t in all_trials if t.number not in senseless and t.number not in foreign]
+    left = (t for t in all_trials if t.number not in senseless and t.number not in foreign)
+    trials = [study.fitting(trial) for trial in left]
     slots = Slots(trials)
     closing = slots.closing_trials()
     all_outcomes = [outcome for trial in trials if (outcome := outcome_of(trial))]
@@ -153,6 +162,7 @@ def summarize(study: SearchStudy) -> Summary:
         repeated=_repeated(trials, closing),
         given_up=tuple(_given_up(slots)),
         senseless=senseless,
+        misfits={trial.number: misfits for trial in trials if (misfits := misfits_of(trial))},
         foreign=len(foreign),
         eager=tuple(sorted({outcome.eager for outcome in all_outcomes if outcome.eager})),
         leaderboard=leaderboard(closing),
@@ -164,6 +174,22 @@ def summarize(study: SearchStudy) -> Summary:
         environments=environments(closing),
         notices=tuple(study.notices()),
     )
+
+
+def left_out(summary: Summary) -> list[str]:
+    """Lines on the trials that count for nothing, and on those of which a parameter does."""
+    lines = [f"trial {n} makes no sense, and is left out: {why}" for n, why in summary.senseless.items()]
+    lines += [
+        f"trial {number} counts without its parameter {plain(name)}, which makes no sense: {why}"
+        for number, misfits in summary.misfits.items()
+        for name, why in misfits.items()
+    ]
+    more = len(lines) - SENSELESS
+    if more > 0:
+        lines = [*lines[:SENSELESS], f"{more} more trial(s) make no sense (show --json)"]
+    if summary.foreign:
+        lines.append(f"{summary.foreign} trial(s) of other programs are left out")
+    return lines
 
 
 def environments(closing: Iterable[FrozenTrial]) -> dict[str, int]:
@@ -226,8 +252,9 @@ def _levels(study: SearchStudy, closing: list[FrozenTrial]) -> Iterable[Level]:
         labels, level_of = levels(parameter.domain)
         by_level: dict[str, list[FrozenTrial]] = {label: [] for label in labels}
         for trial in closing:
-            if parameter.name in trial.params:
-                by_level.setdefault(level_of(trial.params[parameter.name]), []).append(trial)
+            level = level_of(trial.params[parameter.name]) if parameter.name in trial.params else None
+            if level is not None:
+                by_level[level].append(trial)
         yield from (_level(parameter, label, by_level[label]) for label in labels)
 
 
@@ -281,7 +308,7 @@ def _attempt(trial: FrozenTrial, target: float) -> dict[str, Any]:
         "number": trial.number,
         "slot": slot_of(trial),
         "state": trial.state.name.lower(),
-        "value": trial.value,
+        "value": value_of(trial),
         "parameters": dict(trial.params),
         "seed": setup.seed if setup else None,
         "configuration": setup.configuration if setup else None,

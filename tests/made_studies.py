@@ -87,9 +87,11 @@ def run_all(
         end(study, claimed, "finished", accuracy(claimed.trial.params))
 
 
-def forge(study: Study, key: str, value: Any, number: int) -> None:
+def forge(
+    study: Study, key: str, value: Any, number: int, kind: Any = models.TrialUserAttributeModel
+) -> None:
     """Write into a trial's record as another program on the database can, ended or not."""
-    attributes = models.TrialUserAttributeModel.__table__
+    attributes = kind.__table__
     trial_id, text = study.trials()[number]._trial_id, json.dumps(value)
     with study.storage.engine.begin() as connection:
         connection.execute(

@@ -28,7 +28,7 @@ from studies.base import Study
 from studies.notes import set_generated
 from studies.opening import open_existing
 from studies.reading import StudyState, read_states
-from studies.record import PLAN
+from studies.record import PLAN, is_evidence
 from studies.storage import Storage, StorageError, open_storage
 from studies.urls import clean_message
 
@@ -171,7 +171,7 @@ class Refresher:
 
 def noted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """The ended trials that get a note: the best completed ones, then the others."""
-    ended = [trial for trial in trials if trial.state.is_finished()]
+    ended = [trial for trial in trials if trial.state.is_finished() and is_evidence(trial)]
     return sorted(ended, key=lambda t: (t.state != TrialState.COMPLETE, -(t.value or 0.0), t.number))[:NOTED]
 
 

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from studies.figures.chart import Cell, Chart, Columns, Table, table_of
 from studies.figures.style import DASHES, PALE, PALETTE, new_figure, per_cent, short, whole_ticks
-from studies.record import curve_of, history_of
+from studies.record import curve_of, history_of, reports_of
 
 MOST_IN_FRONT = len(PALETTE)
 
@@ -22,12 +22,12 @@ def curves_chart(trials: Sequence[FrozenTrial], front: Mapping[int, str], val_im
         front: number and label of the trials in front, the most important first.
         val_images: how many each accuracy is of.
     """
-    shown = [trial for trial in trials if trial.intermediate_values]
+    shown = [trial for trial in trials if reports_of(trial)]
     if not shown:
         return None
     title = f"Learning curves: n = {len(shown)} trials, one run each on {val_images:,} validation images"
     figure = new_figure(title, 430, "epoch", "validation accuracy (%)", hovermode="closest")
-    whole_ticks(figure, max(max(trial.intermediate_values) for trial in shown))
+    whole_ticks(figure, max(max(reports_of(trial)) for trial in shown))
     for name, dash, states in _BACKGROUND:
         _add_together(figure, name, dash, [t for t in shown if t.state in states and t.number not in front])
     by_number = {trial.number: trial for trial in shown}
@@ -50,9 +50,9 @@ def _add_together(figure: go.Figure, name: str, dash: str, trials: Sequence[Froz
     values: list[float | None] = []
     numbers: list[str] = []
     for trial in trials:
-        steps = sorted(trial.intermediate_values)
+        steps = list(reports_of(trial))
         epochs += [*steps, None]
-        values += [*(per_cent(trial.intermediate_values[step]) for step in steps), None]
+        values += [*(per_cent(reports_of(trial)[step]) for step in steps), None]
         numbers += [f"trial {trial.number}"] * (len(steps) + 1)
     if trials:
         figure.add_scatter(
@@ -63,9 +63,9 @@ def _add_together(figure: go.Figure, name: str, dash: str, trials: Sequence[Froz
 
 
 def _add_front(figure: go.Figure, trial: FrozenTrial, label: str, rank: int) -> None:
-    steps = sorted(trial.intermediate_values)
+    steps = list(reports_of(trial))
     figure.add_scatter(
-        x=steps, y=[per_cent(trial.intermediate_values[step]) for step in steps], name=label,
+        x=steps, y=[per_cent(reports_of(trial)[step]) for step in steps], name=label,
         mode="lines+markers" if len(steps) < 3 else "lines", legendrank=10 + rank,
         line={"color": PALETTE[rank], "width": 2.5, "dash": DASHES[rank]},
         hovertemplate=f"trial {trial.number}<br>epoch %{{x}}: %{{y:.2f}} %<extra></extra>",
@@ -77,7 +77,7 @@ def _table(trials: Sequence[FrozenTrial]) -> Table:
     for trial in trials:
         history, curve = history_of(trial), curve_of(trial)
         columns = (history.train_accuracy, history.val_loss, history.train_loss, history.lr, history.seconds)
-        for index, (step, value) in enumerate(zip(sorted(trial.intermediate_values), curve, strict=True)):
+        for index, (step, value) in enumerate(zip(reports_of(trial), curve, strict=True)):
             others = [column[index] if index < len(column) else None for column in columns]
             rows.append([trial.number, trial.state.name.lower(), step, value, *others])
     return table_of(

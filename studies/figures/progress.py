@@ -23,7 +23,7 @@ from studies.figures.style import (
     time_unit,
     whole_ticks,
 )
-from studies.record import outcome_of, slot_of
+from studies.record import curve_of, is_evidence, outcome_of, slot_of
 
 Against = Literal["trials", "time"]
 
@@ -46,8 +46,8 @@ class Progress:
 
 
 def progress_of(study: Study) -> list[Progress]:
-    """All attempts in the order in which they ended."""
-    ended = [trial for trial in study.trials() if trial.state.is_finished()]
+    """All attempts that make sense, in the order in which they ended."""
+    ended = [trial for trial in study.trials() if trial.state.is_finished() and is_evidence(trial)]
     closing = {trial.number for trial in study.slots().closing_trials()}
     found: list[Progress] = []
     best, seconds, closed = None, 0.0, 0
@@ -65,7 +65,7 @@ def progress_of(study: Study) -> list[Progress]:
 def _accuracy(trial: FrozenTrial) -> float | None:
     if trial.value is not None:
         return trial.value
-    return trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None
+    return next(reversed(curve_of(trial)), None)
 
 
 def progress_chart(studies: Mapping[str, Sequence[Progress]], against: Against) -> Chart | None:

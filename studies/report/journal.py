@@ -41,8 +41,8 @@ class JournalEntry:
 
 
 def journal_of(study: SearchStudy) -> list[JournalEntry]:
-    """All attempts, in the order of their numbers."""
-    trials = study.trials()
+    """All attempts that make sense, in the order of their numbers."""
+    trials = study.evidence()
     base = leaves(study.space.base.tree())
     top = max((value for trial in trials for value in curve_of(trial)), default=1.0) or 1.0
     return [_entry(study, trial, base, top) for trial in trials]
@@ -82,7 +82,7 @@ def _word(value: Any) -> str:
 def _result(trial: FrozenTrial, outcome: Outcome | None) -> list[str]:
     if outcome is None:
         return []
-    epochs = len(trial.intermediate_values)
+    epochs = len(curve_of(trial))
     found = [f"{epochs} epoch(s) in {duration(outcome.seconds)}"]
     if outcome.best_accuracy is not None:
         found.append(f"best epoch {outcome.best_epoch}: {100 * outcome.best_accuracy:.2f} %")

@@ -39,7 +39,7 @@ from studies.record import confusion_of, outcome_of, setup_of
 from studies.report.commands import Commands
 from studies.statistics import Interval
 from studies.study import SearchStudy
-from studies.summary import Summary, summarize
+from studies.summary import Summary, left_out, summarize
 from studies.text import duration
 
 IN_FRONT = 5
@@ -76,7 +76,7 @@ class Subject:
 
     @cached_property
     def trials(self) -> list[FrozenTrial]:
-        return self.study.trials()
+        return self.study.evidence()
 
     @cached_property
     def by_number(self) -> dict[int, FrozenTrial]:
@@ -205,6 +205,7 @@ def _method(subject: Subject) -> Section:
         ("Hardware", ", ".join(subject.summary.device) or "none yet"),
         ("Software", ", ".join(versions) or "none yet"),
         *(("Adapted", change) for change in record.changes),
+        *(("Left out", line) for line in left_out(subject.summary)),
         *(("Notice", notice) for notice in study.notices()),
     ]
     columns: Columns = [(name, "text") for name in ("parameter", "values", "role", "active where", "base")]

@@ -10,8 +10,7 @@ after an interruption or a killed worker, slots that were given up, trials that 
 
 Each command is run by itself in a process of its own: its wall time, its processor time, its largest resident
 memory and the size of what it prints. With ``--before`` each is also run with the code of another checkout,
-right before. The dashboard at rest is its refresher's look at a database in which nothing changes: processor
-time, for as many looks as it takes a minute.
+right before. The dashboard at rest is measured by ``dashboard_at_rest.py``.
 
 Making the files takes two minutes, and ``--folder`` keeps them for the next time.
 """
@@ -50,6 +49,7 @@ from studies.storage import Storage, open_storage
 from studies.study import SearchStudy
 
 ROOT = Path(__file__).resolve().parents[2]
+AT_REST = ROOT / "tests" / "benchmarks" / "dashboard_at_rest.py"
 LARGE, FIRST = "large", "study-0"
 """The study of many attempts, and one of many studies."""
 AT_ONCE = 500
@@ -58,16 +58,11 @@ FEW = 6
 RUNNING = 4
 LIMIT = 900.0
 """Seconds after which a command is ended."""
-LOOKS = 3
-"""Of the dashboard at rest, of which the median counts."""
 
 
 def main() -> None:
     """Make the databases, run every command, and tell what it took."""
     arguments = parse()
-    if arguments.look:
-        look(arguments.look)
-        return
     settings = {
         "trials": arguments.trials, "studies": arguments.studies, "epochs": EPOCHS, "load_before": load(),
     }  # fmt: skip
@@ -89,7 +84,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--before", type=Path, help="another checkout, to be measured too")
     parser.add_argument("--folder", type=Path, help="keeps the databases (default: a temporary one)")
     parser.add_argument("--output", type=Path, help="JSON file (default: results/large_databases.json)")
-    parser.add_argument("--look", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -272,7 +266,9 @@ def measure(case: Case, before: Path | None) -> dict[str, Any]:
 def run(case: Case, checkout: Path) -> dict[str, Any]:
     """Run the case in a process of its own, which imports the checkout's code."""
     is_look = len(case.words) == 1
-    command = [str(Path(__file__).resolve()), "--look"] if is_look else ["-m", "search.cli"]
+    command = (
+        [str(Path(__file__).with_name("dashboard_at_rest.py").resolve())] if is_look else ["-m", "search.cli"]
+    )
     environment = {**os.environ, "PYTHONPATH": str(checkout), "COLUMNS": "200"}
     with tempfile.TemporaryFile() as output:
         begin = time.perf_counter()
@@ -295,32 +291,6 @@ def run(case: Case, checkout: Path) -> dict[str, Any]:
         }
         output.seek(0)
         return {**figures, **json.load(output)} if is_look else figures
-
-
-def look(url: str) -> None:
-    """Print what the dashboard's refresher takes a minute while nothing changes.
-
-    What it would write at the first look is left out.
-    """
-    from search.dashboard import refresh
-
-    class Idle(refresh.Refresher):
-        def _write(self, *_: Any) -> bool:
-            return True
-
-    with closing(open_storage(url, create=False, write=True)) as storage:
-        refresher = Idle(url, Path(tempfile.gettempdir()), print)
-        refresher.refresh(storage)
-        took = sorted(timed(lambda: refresher.refresh(storage)) for _ in range(LOOKS))[LOOKS // 2]
-    every = took[0] + max(refresh.INTERVAL, refresh.REST * took[0])
-    print(json.dumps({"look_seconds": took[0], "cpu_a_minute": took[1] * 60 / every}))
-
-
-def timed(call: Callable[[], object]) -> tuple[float, float]:
-    """Wall time and processor time of a call."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    call()
-    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def figures_table(measured: list[dict[str, Any]], settings: dict[str, Any]) -> Table:

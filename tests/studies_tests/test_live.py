@@ -13,7 +13,7 @@ import pytest
 from made_studies import FREE, claim, make_study
 from optuna.trial import Trial, TrialState
 
-from studies import live
+from studies import live, record
 from studies.live import LiveReports
 from studies.methods import build_pruner, pruners
 from studies.record import Outcome
@@ -69,12 +69,13 @@ def search(study: SearchStudy, reports: AsOptunaDoes | LiveReports) -> list[tupl
     for number in range(TRIALS + AT_ONCE):
         if number < TRIALS:
             trial_id = study.optuna.ask()._trial_id
+            study.storage.set_trial_user_attr(trial_id, record.SLOT, number)
             reports.begin(trial_id)
             epochs[trial_id] = 0
         while len(epochs) >= AT_ONCE or (epochs and number >= TRIALS):
             for trial_id in list(epochs):
                 epochs[trial_id] += 1
-                value = random.random() + 0.1 * epochs[trial_id]
+                value = (random.random() + 0.1 * epochs[trial_id]) / 2
                 reports.report(trial_id, epochs[trial_id], value)
                 pruned = reports.should_prune(trial_id)
                 decisions.append((trial_id, epochs[trial_id], pruned))
@@ -87,7 +88,9 @@ def search(study: SearchStudy, reports: AsOptunaDoes | LiveReports) -> list[tupl
 
 
 def finish(study: SearchStudy, trial_id: int, pruned: bool, value: float) -> None:
-    failed = not pruned and value > 1.3
+    failed = not pruned and value > 0.65
+    reason = "error" if failed else "pruned" if pruned else "finished"
+    study.storage.set_trial_user_attr(trial_id, record.OUTCOME, {"reason": reason})
     state = TrialState.FAIL if failed else TrialState.PRUNED if pruned else TrialState.COMPLETE
     number = study.storage.get_trial_number_from_id(trial_id)
     study.optuna.tell(number, value if state == TrialState.COMPLETE else None, state=state)

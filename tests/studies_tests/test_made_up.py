@@ -4,27 +4,33 @@ traceback."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from made_studies import FREE, claim, end, forge, make_study, run_all
+from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
+from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
 from studies import record
 from studies.ablation import ablation_of
+from studies.artifacts import ArtifactStore, artifacts_of, attach_text
 from studies.effects import read_effects
 from studies.export import as_yaml, of_best, of_trial
 from studies.finalists import finalists_of
 from studies.listing import list_studies
 from studies.looks import looks_of
+from studies.notes import add_note, note_of, set_generated, written_note
 from studies.plan import PlanStudy
 from studies.progress import ProgressMeter
 from studies.storage import Storage, open_storage
 from studies.study import SearchStudy
-from studies.summary import as_json, summarize
+from studies.summary import as_json, left_out, summarize
 
 MADE_UP: tuple[Any, ...] = ("x", [1], {}, None, -1, 1.5, True, [{"lr": "x"}], "\x1b[31m")
 IN_PLACE_OF_A_PART: tuple[Any, ...] = ("x", {}, None, 10**30)
@@ -36,6 +42,42 @@ WITHIN = {
     record.SETUP: ("seed", "repeat", "fingerprint", "configuration", "sampler", "pruner", "split"),
     record.OUTCOME: ("reason", "message", "epoch", "reached", "seconds", "versions", "device", "parameters"),
 }
+FLOATS = distribution_to_json(FloatDistribution(1e-3, 1, log=True))
+CHOICES = distribution_to_json(CategoricalDistribution(["batch", "none"]))
+PARAMETERS: dict[str, tuple[str, Any, str]] = {
+    "no distribution": ("optimizer.lr", 0.1, "x"),
+    "an empty distribution": ("optimizer.lr", 0.1, "{}"),
+    "a distribution without bounds": ("optimizer.lr", 0.1, '{"name": "FloatDistribution"}'),
+    "a deep distribution": ("optimizer.lr", 0.1, "[" * 100_000),
+    "a distribution without choices": (
+        "model.normalization", 0.0, '{"name": "CategoricalDistribution", "attributes": {"choices": []}}',
+    ),
+    "choices that are mappings": (
+        "optimizer.lr", 0.0, '{"name": "CategoricalDistribution", "attributes": {"choices": [{"a": 1}]}}',
+    ),
+    "texts in place of numbers": ("optimizer.lr", 1.0, CHOICES),
+    "numbers in place of texts": ("model.normalization", 1.0, FLOATS),
+    "other choices": (
+        "model.normalization", 1.0, distribution_to_json(CategoricalDistribution(["\x1b[31m", "b"])),
+    ),
+    "a choice that is not there": ("model.normalization", 99.0, CHOICES),
+    "a choice before the first": ("model.normalization", -1.0, CHOICES),
+    "a choice beyond all numbers": ("model.normalization", math.inf, CHOICES),
+    "no number": ("optimizer.lr", None, FLOATS),
+    "a text": ("optimizer.lr", "abc", FLOATS),
+    "a number beyond all": ("optimizer.lr", math.inf, FLOATS),
+    "a number that has no logarithm": ("optimizer.lr", -1.0, FLOATS),
+    "a number beyond the range": ("optimizer.lr", 1e308, FLOATS),
+    "a name that is none": ("\x1b[31m", 0.1, FLOATS),
+}  # fmt: skip
+"""Name, stored value and stored distribution of a parameter that no trial of ours can have."""
+NUMBERS = (
+    (1e308, "FINITE"), (5.0, "FINITE"), (-1.0, "FINITE"), (None, "FINITE"), ("abc", "FINITE"),
+    (math.inf, "FINITE"), (None, "INF_POS"), (0.5, "INF_NEG"), (None, "NAN"), (0.5, "x"),
+)  # fmt: skip
+"""What can stand in the place of an accuracy, and of which kind it is said to be."""
+TEXTS = ("x", "", "NaN", "[", "[" * 100_000, '"\\ud800"', '{"reason": "finished", "seconds": Infinity}')
+"""What can stand in the place of JSON, or of JSON that others can read."""
 OF_STUDIES = (record.TOTAL, record.NOTICES, record.STOPS, record.STOP_REQUESTS, "test looks")
 FORGED = 1
 """The number of the trial that is forged, a completed one."""
@@ -178,6 +220,149 @@ def test_trials_of_a_plain_script_in_our_study_are_counted_apart(study: SearchSt
     read_all(study)
     complete(study.storage)
     assert summarize(study).closed == 6
+
+
+def stored(study: SearchStudy, statement: str, *values: Any, trial: int = FORGED) -> None:
+    """Run a statement of another program on a trial, whose id is its last parameter."""
+    trial_id = study.trials()[trial]._trial_id
+    with study.storage.engine.begin() as connection:
+        connection.exec_driver_sql(statement, (*values, trial_id))
+
+
+@pytest.mark.parametrize("label", PARAMETERS)
+def test_a_trial_counts_without_a_parameter_that_is_made_up(study: SearchStudy, label: str) -> None:
+    name, value, distribution = PARAMETERS[label]
+    before = summarize(study)
+    stored(study, "DELETE FROM trial_params WHERE param_name = ? AND trial_id = ?", name)
+    stored(
+        study,
+        "INSERT INTO trial_params (param_name, param_value, distribution_json, trial_id) VALUES (?, ?, ?, ?)",
+        name, value, distribution,
+    )  # fmt: skip
+    read_all(study)
+    after = summarize(study)
+    assert {number: list(found) for number, found in after.misfits.items()} == {FORGED: [name]}
+    (line,) = left_out(after)
+    assert line.startswith(f"trial {FORGED} counts without its parameter ")
+    assert "\x1b" not in line
+    (entry,) = (entry for entry in after.leaderboard if FORGED in entry.trials)
+    assert name not in entry.parameters
+    assert after.closed == before.closed == list_studies(study.storage)[0].closed
+    complete(study.storage)
+    assert closed_once(study.storage)
+    read_all(study)
+
+
+@pytest.mark.parametrize(("value", "kind"), NUMBERS)
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_value_that_is_no_accuracy_costs_its_trial(
+    study: SearchStudy, value: Any, kind: str, sampler: str
+) -> None:
+    stored(study, "UPDATE trial_values SET value = ?, value_type = ? WHERE trial_id = ?", value, kind)
+    read_all(study)
+    assert summarize(study).senseless.keys() == {FORGED}
+    assert summarize(study).closed == list_studies(study.storage)[0].closed == 2
+    run_all(SearchStudy(study.storage, "s"), lambda _: 0.6, sampler)
+    assert closed_once(study.storage)
+
+
+@pytest.mark.parametrize(("value", "kind"), NUMBERS)
+def test_a_curve_ends_before_what_is_no_accuracy(study: SearchStudy, value: Any, kind: str) -> None:
+    stored(
+        study,
+        "UPDATE trial_intermediate_values SET intermediate_value = ?, intermediate_value_type = ? "
+        "WHERE step = 2 AND trial_id = ?",
+        value, kind,
+    )  # fmt: skip
+    read_all(study)
+    curve = record.curve_of(SearchStudy(study.storage, "s").trials()[FORGED])
+    assert len(curve) < 4
+    assert all(0 <= accuracy <= 1 for accuracy in curve)
+    assert summarize(study).closed == 3
+    complete(study.storage)
+
+
+def test_a_trial_of_two_values_or_no_state_makes_no_sense(study: SearchStudy) -> None:
+    stored(
+        study,
+        "INSERT INTO trial_values (objective, value, value_type, trial_id) VALUES (1, 0.5, 'FINITE', ?)",
+    )
+    assert summarize(study).senseless.keys() == {FORGED}
+    stored(study, "UPDATE trials SET state = 'x' WHERE trial_id = ?", trial=0)
+    read_all(study)
+    assert summarize(study).senseless.keys() == {0, FORGED}
+    complete(study.storage)
+    assert closed_once(study.storage)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_an_attribute_that_is_no_json_ends_nothing(study: SearchStudy, text: str) -> None:
+    for key in (*OF_TRIALS, "another"):
+        stored(study, "DELETE FROM trial_user_attributes WHERE key = ? AND trial_id = ?", key)
+        stored(
+            study, "INSERT INTO trial_user_attributes (key, value_json, trial_id) VALUES (?, ?, ?)", key, text
+        )
+        read_all(study)
+    for table, keys in (("user", OF_STUDIES), ("system", ("study:metric_names", "dashboard:note_ver"))):
+        for key in keys:
+            with study.storage.engine.begin() as connection:
+                at = (key, study.study_id)
+                connection.exec_driver_sql(
+                    f"DELETE FROM study_{table}_attributes WHERE key = ? AND study_id = ?", at
+                )
+                connection.exec_driver_sql(
+                    f"INSERT INTO study_{table}_attributes (key, study_id, value_json) VALUES (?, ?, ?)",
+                    (*at, text),
+                )
+            read_all(SearchStudy(study.storage, "s"))
+    assert optuna.get_all_study_names(study.storage) == ["s"]
+    assert note_of(study) == ""
+
+
+@pytest.mark.parametrize("pieces", [10**12, 3, -1, "x", None, [1]])
+def test_an_attribute_whose_pieces_are_made_up_is_none_of_ours(study: SearchStudy, pieces: Any) -> None:
+    forge(study, record.SETUP, {"cifar-search:pieces": pieces}, FORGED)
+    read_all(study)
+    assert "its setup is none of ours" in summarize(study).senseless[FORGED]
+
+
+@pytest.mark.parametrize("value", MADE_UP)
+def test_notes_and_artifacts_are_read_as_far_as_they_make_sense(
+    study: SearchStudy, tmp_path: Path, value: Any
+) -> None:
+    trial, store = study.trials()[FORGED], ArtifactStore(tmp_path / "artifacts")
+    add_note(study, "of the study")
+    add_note(study, "of the trial", trial)
+    attach_text(study, store, trial._trial_id, "log.txt", "before")
+    of_trial = f"dashboard:{trial._trial_id}:"
+    keys = (
+        "dashboard:note_ver", "dashboard:note_str:7", "dashboard:note_str:x", f"{of_trial}note_ver",
+        f"{of_trial}note_str:1", "dashboard:artifacts:1:ab", "artifacts:ab", "study:metric_names",
+        f"cifar-search:artifact:{trial._trial_id}:log.txt",
+    )  # fmt: skip
+    for key in keys:
+        study.storage.set_study_system_attr(study.study_id, key, value)
+    forge(study, "artifacts:ab", value, FORGED, models.TrialSystemAttributeModel)
+    forge(study, "fixed_params", value, FORGED, models.TrialSystemAttributeModel)
+    again = SearchStudy(study.storage, "s")
+    assert "of the study" in written_note(again)
+    assert "of the trial" in written_note(again, trial)
+    for noted in (None, again.trials()[FORGED]):
+        set_generated(again, "generated", noted)
+        add_note(again, "more", noted)
+        assert "more" in written_note(again, noted)
+    attach_text(again, store, trial._trial_id, "log.txt", "after")
+    assert artifacts_of(again) >= {path.name for path in store.folder.iterdir()}
+    read_all(again)
+
+
+def test_samplers_and_pruners_go_by_what_makes_sense_alone(study: SearchStudy) -> None:
+    plain = optuna.load_study(study_name="s", storage=study.storage)
+    plain.optimize(lambda trial: trial.suggest_float("optimizer.lr", 1e-3, 1, log=True), n_trials=3)
+    ended = claim(study)
+    plain.tell(ended.trial.number, 1.0)
+    seen = [trial.number for trial in study.trials() if record.is_evidence(trial)]
+    assert seen == [0, 1, 2]
 
 
 def test_an_export_leaves_out_what_makes_no_sense(study: SearchStudy, sqlite_url: str) -> None:
