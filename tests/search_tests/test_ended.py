@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from made_studies import FREE, make_study
-from running import Command, data_folder, run_words, soon, start
+from running import Command, data_folder, pid_of, run_words, soon, start, training
 
-from studies.storage import open_storage
+from studies.storage import open_storage, study_lock
 
 __all__ = ["data_folder", "start"]
 Start = Callable[..., Command]
@@ -51,3 +53,23 @@ def test_a_search_leaves_none_when_it_is_done_or_interrupted(start: Start, url: 
     stopped.interrupt()
     assert stopped.ended() in (0, 130), stopped.output
     assert stopped.others() == []
+
+
+@pytest.mark.slow
+def test_one_that_is_ended_beside_its_main_thread_leaves_none(start: Start, url: str) -> None:
+    command = start(*run_words(url, 5, 2, "--epochs", "2000"), cold=True)
+    assert soon(lambda: len(training(url)) == 2), command.output
+    servers = [pid for pid in command.others() if pid not in {pid_of(trial) for trial in training(url)}]
+    assert len(servers) >= 2  # the fork server and the resource tracker
+    with (
+        closing(open_storage(url, create=False, write=True)) as storage,
+        study_lock(storage, storage.get_study_id_from_name("s")),
+    ):
+        os.kill(pid_of(training(url)[0]), signal.SIGKILL)
+        time.sleep(1)  # until the command waits for the lock, to put the trial back
+        command.interrupt()
+        time.sleep(0.2)
+        command.interrupt()
+        assert command.ended() == 130
+        assert command.others() == []
+    assert "interrupted, without an answer of the database" in command.output
