@@ -297,8 +297,8 @@ class _Details:
             system[UNREAD] = {FIXED: f"its parameters must be a mapping, but are {brief(known)}"}
         for name, value, text in self.parameters[row.trial_id]:
             try:
-                kind = _distribution(text)
-                parameters[sys.intern(name)] = kind, _external(kind, value)
+                kind = _kind(text)
+                parameters[sys.intern(name)] = kind.distribution, kind.value(value)
             except ValueError as error:
                 system.setdefault(UNREAD, {})[name] = str(error)
         return FrozenTrial(
@@ -342,8 +342,34 @@ def _numbers(rows: Iterable[tuple[Any, Sequence[Any]]]) -> dict[int, float]:
     return found
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """What a parameter can be, as it is stored."""
+
+    distribution: BaseDistribution
+    choices: Mapping[Any, Any] | None
+    """By the number that is stored for it; None: it is stored as it is."""
+    positive: bool
+    """Whether it has a logarithm."""
+    whole: bool
+
+    def value(self, stored: Any) -> Any:
+        """The value that is stored as this number. One beyond the range is told by who knows the space:
+        Optuna itself takes it from a queue.
+
+        Raises:
+            ValueError: it is none of this kind.
+        """
+        if self.choices is not None:
+            if stored in self.choices:
+                return self.choices[stored]
+        elif _is_finite(stored) and (stored > 0 or not self.positive):
+            return int(stored) if self.whole else stored
+        raise ValueError(f"{self.distribution} has no value {brief(stored)}")
+
+
 @functools.lru_cache(maxsize=1024)
-def _distribution(text: str) -> BaseDistribution:
+def _kind(text: str) -> _Kind:
     """The distribution; all trials of a study share a few.
 
     Raises:
@@ -351,13 +377,19 @@ def _distribution(text: str) -> BaseDistribution:
     """
     try:
         bounds = json.loads(text)["attributes"]
-        plain = all(map(_is_plain, bounds.get("choices", bounds.values())))
-        distribution = json_to_distribution(text) if plain else None
+        if all(map(_is_plain, bounds.get("choices", bounds.values()))):
+            return _kind_of(json_to_distribution(text))
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        distribution = None
-    if distribution is None:
-        raise ValueError(f"its distribution is none: {brief(text)}")
-    return distribution
+        pass
+    raise ValueError(f"its distribution is none: {brief(text)}")
+
+
+def _kind_of(distribution: BaseDistribution) -> _Kind:
+    if isinstance(distribution, CategoricalDistribution):
+        return _Kind(distribution, dict(enumerate(distribution.choices)), positive=False, whole=False)
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    whole = isinstance(distribution, IntDistribution)
+    return _Kind(distribution, None, positive=distribution.log, whole=whole)
 
 
 def _is_plain(value: object) -> bool:
@@ -366,23 +398,6 @@ def _is_plain(value: object) -> bool:
 
 def _is_finite(value: object) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _external(distribution: BaseDistribution, stored: Any) -> Any:
-    """The value that is stored as this number.
-
-    Raises:
-        ValueError: it is none of the distribution's kind.
-    """
-    if _is_finite(stored):
-        if isinstance(distribution, CategoricalDistribution):
-            known = 0 <= stored < len(distribution.choices)
-        else:  # beyond the range it is told by who knows the space: Optuna itself takes it from a queue
-            assert isinstance(distribution, (FloatDistribution, IntDistribution))
-            known = stored > 0 or not distribution.log
-        if known:
-            return distribution.to_external_repr(stored)
-    raise ValueError(f"{distribution} has no value {brief(stored)}")
 
 
 def _local(stored: object) -> datetime | None:
