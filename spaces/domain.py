@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Protocol
 
 from spaces.text import brief, is_plain_text, short_number, unknown
@@ -73,7 +74,7 @@ class Floats:
         return map(self._stepped, range(round((self.high - self.low) / self.step) + 1))
 
     def _stepped(self, steps: int) -> float:
-        return float(Decimal(repr(self.low)) + steps * Decimal(repr(self.step)))
+        return _on_step(self.low, self.step, steps)
 
     def note(self) -> str:
         """The range in words, such as "log-uniform 1e-4 to 1"."""
@@ -85,6 +86,11 @@ class Floats:
     def spec(self) -> dict[str, object]:
         """The range as a space file writes it."""
         return {"float": [self.low, self.high], **_options(self.step, self.log)}
+
+
+@lru_cache(maxsize=10_000)
+def _on_step(low: float, step: float | None, steps: int) -> float:
+    return float(Decimal(repr(low)) + steps * Decimal(repr(step)))
 
 
 @dataclass(frozen=True)

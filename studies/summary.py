@@ -246,13 +246,14 @@ def _entry(fingerprint: str, trials: list[FrozenTrial]) -> Entry:
 
 
 def _levels(study: SearchStudy, closing: list[FrozenTrial]) -> Iterable[Level]:
+    parameters = [trial.params for trial in closing]
     for parameter in study.space.parameters:
         if parameter.role != "scientific":
             continue
         labels, level_of = levels(parameter.domain)
         by_level: dict[str, list[FrozenTrial]] = {label: [] for label in labels}
-        for trial in closing:
-            level = level_of(trial.params[parameter.name]) if parameter.name in trial.params else None
+        for trial, values in zip(closing, parameters, strict=True):
+            level = level_of(values[parameter.name]) if parameter.name in values else None
             if level is not None:
                 by_level[level].append(trial)
         yield from (_level(parameter, label, by_level[label]) for label in labels)
