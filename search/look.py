@@ -261,7 +261,7 @@ def _show_plan(plan: PlanStudy, as_json: bool) -> None:
 
 def _curves(study: SearchStudy, numbers: range, target: float) -> Table:
     from studies.convergence import convergence
-    from studies.record import curve_of, outcome_of, value_of
+    from studies.record import accuracy_of, curve_of, outcome_of
 
     table = Table(
         title="validation accuracy by epoch",
@@ -287,11 +287,11 @@ def _curves(study: SearchStudy, numbers: range, target: float) -> Table:
         table.add_row(
             str(trial.number),
             outcome.reason if outcome else trial.state.name.lower(),
-            percent(value_of(trial)),
+            percent(accuracy_of(trial)),
             sparkline(curve),
             str(figures.epochs_to_target or "-"),
             percent(figures.area),
             percent(figures.roughness),
-            Text(settings(trial.params)),
+            Text(settings(study.fitting(trial).params)),
         )
     return table

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from studies.base import Study
 from studies.processes import short_name
-from studies.record import curve_of, outcome_of, reason_of, slot_of, value_of, worker_of
+from studies.record import accuracy_of, curve_of, outcome_of, reason_of, slot_of, worker_of
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class ProgressMeter:
             slot=slot_of(trial) or 0,
             number=trial.number,
             reason=reason_of(trial),
-            accuracy=value_of(trial),
+            accuracy=accuracy_of(trial),
             epochs=len(trial.intermediate_values),
             seconds=outcome.seconds if outcome else 0.0,
             parameters=self._study.shown(trial),

@@ -8,7 +8,6 @@ from the moment that it begins, its ``Setup`` once its parameters are drawn, its
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeGuard, TypeVar, get_args
 
@@ -430,10 +429,9 @@ def history_key(piece: int) -> str:
     return HISTORY if piece == 0 else f"{HISTORY} {piece}"
 
 
-def value_of(trial: FrozenTrial) -> float | None:
-    """The number that the trial was told with; None where there is none, or another program told several."""
-    values = trial.values or []
-    return values[0] if len(values) == 1 and math.isfinite(values[0]) else None
+def accuracy_of(trial: FrozenTrial) -> float | None:
+    """The accuracy that the trial was told with; None where there is none, or what another program told."""
+    return trial.values[0] if trial.values and _has_accuracy(trial) else None
 
 
 def curve_of(trial: FrozenTrial) -> list[float]:

@@ -23,6 +23,7 @@ from studies.convergence import convergence
 from studies.importance import importances
 from studies.levels import levels
 from studies.record import (
+    accuracy_of,
     curve_of,
     fingerprint_of,
     flaw_of,
@@ -32,7 +33,6 @@ from studies.record import (
     reason_of,
     setup_of,
     slot_of,
-    value_of,
 )
 from studies.slots import Slots
 from studies.study import SearchStudy
@@ -288,7 +288,7 @@ def as_json(study: SearchStudy) -> Iterator[str]:
     yield json.dumps(head, indent=2, allow_nan=False).removesuffix("\n}") + ',\n  "trials": ['
     before = "\n    "
     for trial in _in_turn(study, summary.attempts):
-        yield before + json.dumps(_attempt(trial, target), allow_nan=False)
+        yield before + json.dumps(_attempt(study.fitting(trial), target), allow_nan=False)
         before = ",\n    "
     yield "\n  ]\n}\n"
 
@@ -309,7 +309,7 @@ def _attempt(trial: FrozenTrial, target: float) -> dict[str, Any]:
         "number": trial.number,
         "slot": slot_of(trial),
         "state": trial.state.name.lower(),
-        "value": value_of(trial),
+        "value": accuracy_of(trial),
         "parameters": dict(trial.params),
         "seed": setup.seed if setup else None,
         "configuration": setup.configuration if setup else None,

@@ -81,6 +81,8 @@ class Proxy:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._due: tuple[int, bytes, Callable[[_Message], object]] | None = None
         self._counting = threading.Lock()
+        self._moves_at = 0.0
+        """Until this time of the monotonic clock all stands still."""
         self._lost: set[socket.socket] = set()
         """Ends from which nothing is passed on."""
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -109,6 +111,22 @@ class Proxy:
         part) comes to it."""
         self._due = number, part, ENDS[how]
 
+    def stall(self, number: int, seconds: float, part: bytes = b"") -> None:
+        """Let all stand still for so long when such a message comes to it, and go on then as if nothing had
+        been; new connections are made, and stand still as well."""
+
+        def stand_still(message: _Message) -> bool:
+            self._moves_at = time.monotonic() + seconds
+            self._wait()
+            message.server.sendall(message.data)
+            return True
+
+        self._due = number, part, stand_still
+
+    def _wait(self) -> None:
+        while (left := self._moves_at - time.monotonic()) > 0:
+            time.sleep(left)
+
     def spare(self) -> bool:
         """Strike no more; whether nothing was struck."""
         with self._counting:
@@ -123,6 +141,7 @@ class Proxy:
         with suppress(OSError):
             while True:
                 client, _ = listener.accept()
+                self._wait()
                 pair = (client, socket.create_connection(self._target))
                 self._pairs.append(pair)
                 threading.Thread(target=self._forward, args=pair, daemon=True).start()
@@ -132,13 +151,15 @@ class Proxy:
         with suppress(OSError), client, server:
             while True:
                 for ready in select.select(other, (), ())[0]:
+                    self._wait()
                     if not (data := ready.recv(65536)):
                         return
                     if ready in self._lost:
                         continue
                     if ready is client and (end := self._end(data)):
-                        end(_Message(self, client, server, data))
-                        return
+                        if end(_Message(self, client, server, data)) is not True:
+                            return
+                        continue
                     other[ready].sendall(data)
 
     def _end(self, data: bytes) -> Callable[[_Message], object] | None:

@@ -247,6 +247,8 @@ def test_a_trial_counts_without_a_parameter_that_is_made_up(study: SearchStudy, 
     assert "\x1b" not in line
     (entry,) = (entry for entry in after.leaderboard if FORGED in entry.trials)
     assert name not in entry.parameters
+    told = json.loads("".join(as_json(study)))["trials"][FORGED]
+    assert name not in told["parameters"]
     assert after.closed == before.closed == list_studies(study.storage)[0].closed
     complete(study.storage)
     assert closed_once(study.storage)
