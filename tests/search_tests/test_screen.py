@@ -90,6 +90,10 @@ def test_the_end_of_a_search_names_repeated_attempts_and_the_slots_given_up():
     lines = closing_lines(SUMMARY)
     assert "further attempts: 2 killed" in lines
     assert "trial 7 makes no sense, and is left out: its slot must be a whole number, but is 'x'" in lines
+    assert (
+        "trial 1 counts without its parameter model.dropout, which makes no sense: must be a number, but got "
+        "'x'"
+    ) in lines
     assert "2 trial(s) of other programs are left out" in lines
     given_up = "slot 2 was given up after 3 attempt(s), the last one trial 4: error: "
     assert f"{given_up}IndexError: list index out of range" in lines
@@ -109,6 +113,7 @@ SUMMARY = Summary(
     repeated={"killed": 2},
     given_up=(GivenUp(2, 4, 3, "error", "IndexError: list index out of range"),),
     senseless={7: "its slot must be a whole number, but is 'x'"},
+    misfits={1: {"model.dropout": "must be a number, but got 'x'"}},
     foreign=2,
     eager=(),
     attempts=4,

@@ -222,3 +222,20 @@ def test_end_that_is_told_at_any_message_changes_nothing(way: faults.Proxy, call
 @pytest.mark.parametrize("call", CALLS)
 def test_end_that_nobody_is_told_of_changes_nothing(way: faults.Proxy, call: str) -> None:
     check(way, CALLS[call], UNTOLD, {"claim": 13, "tell": 9, "lock": 9}.get(call, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", CALLS)
+def test_network_that_stands_still_for_longer_than_both_ends_wait_changes_nothing(
+    way: faults.Proxy, call: str
+) -> None:
+    """What stood in it comes when the client has given up, and the server too."""
+    with closing(open_storage(way.url, create=True, outage=30)) as storage:
+        undisturbed, of = begun(storage, "undisturbed")
+        answer = CALLS[call](undisturbed, of)
+        for number in (1, 2, 4):
+            study, of = begun(storage, f"still at {number}")
+            way.stall(number, 5)
+            assert CALLS[call](study, of) == answer
+            assert not way.spare()
+            assert picture(study) == picture(undisturbed), number
