@@ -57,7 +57,8 @@ class Floats:
         if self.step is None:
             return float(value)
         steps = (value - self.low) / self.step
-        if abs(steps - round(steps)) > 1e-8:
+        rounding = 4 * max(math.ulp(float(value)), math.ulp(self.low)) / self.step  # of steps far from zero
+        if abs(steps - round(steps)) > 1e-8 + rounding:
             raise ValueError(f"must be {self.note()}, but got {brief(value)}")
         return self._stepped(round(steps))
 

@@ -54,6 +54,9 @@ _TOO_LONG = {"22001", 1406}
 """How they say that a text is too long; without an encoding PostgreSQL counts bytes."""
 
 
+_DECODER = json.JSONDecoder(parse_constant=str)
+
+
 def rows_of(key: str, value: Any) -> dict[str, Any]:
     """The attributes by which a value is stored: itself, or its pieces and their number."""
     text = json.dumps(value)
@@ -65,9 +68,10 @@ def rows_of(key: str, value: Any) -> dict[str, Any]:
 
 
 def value_of(text: str) -> Any:
-    """What a row of an attribute says. Of one that another program wrote and that is no JSON, the text."""
+    """What a row of an attribute says. Of one that another program wrote and that is no JSON, the text; NaN
+    and the infinities, which JSON has not, are texts too."""
     try:
-        return json.loads(text)
+        return _DECODER.decode(text)
     except (ValueError, TypeError, RecursionError):
         return text
 
@@ -346,7 +350,7 @@ def _by_study(rows: Iterable[Any]) -> dict[int, list[Any]]:
 
 
 def _from_rows(rows: Iterable[Any]) -> dict[str, Any]:
-    return joined({row.key: value_of(row.value_json) for row in rows})
+    return joined({row.key: value_of(row.value_json) for row in rows if isinstance(row.key, str)})
 
 
 def _is_of_characters(error: BaseException) -> bool:

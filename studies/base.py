@@ -296,12 +296,19 @@ class Study(ABC):
 
     def _known(self, slot: int, slots: Slots) -> dict[str, Any]:
         """What is known of a slot's parameters before the sampler is asked. A retry has those of its slot,
-        unless it was ended before all were drawn; then the same seed draws the same ones."""
+        unless it was ended before all were drawn, or another program changed them; then the same seed draws
+        the same ones."""
         earlier = slots.attempts.get(slot, [])
-        decided = next((trial.params for trial in earlier if record.SETUP in trial.user_attrs), None)
-        if decided is None and earlier:
-            decided = earlier[-1].system_attrs.get(FIXED)
-        return self._prescribed(slot) if decided is None else decided
+        if not earlier:
+            return self._prescribed(slot)
+        decided = next((trial for trial in earlier if record.SETUP in trial.user_attrs), None)
+        known = decided.params if decided else earlier[-1].system_attrs.get(FIXED)
+        changed = misfits_of(decided or earlier[-1])
+        return self._prescribed(slot) if known is None or changed or not self._fits(known) else known
+
+    @abstractmethod
+    def _fits(self, values: Mapping[str, Any]) -> bool:
+        """Whether parameters can have these values: others were written by another program."""
 
     def _take_from_queue(
         self, trials: Sequence[FrozenTrial], slots: Slots, mine: Mapping[str, str]

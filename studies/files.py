@@ -23,25 +23,26 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         OSError: it cannot be written.
     """
     draft = path.with_name(f".{path.name[:_SHOWN]}.{secrets.token_hex(8)}")
-    with draft.open("xb") as file:
-        try:
+    file = draft.open("xb")
+    try:
+        with file:
             yield file
-            file.flush()
-            draft.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                draft.unlink()
-            raise
+        draft.replace(path)  # closed before: a file server may tell only then that it has no room
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink()
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text, whole or not at all, with the line ends that it has.
+    """Write a text, whole or not at all, with the line ends that it has. Characters that UTF-8 has not, as
+    another program can leave them in a database, are escaped.
 
     Raises:
         ValueError: if it cannot be written.
     """
     try:
         with whole(path) as file:
-            file.write(text.encode())
+            file.write(text.encode(errors="backslashreplace"))
     except OSError as error:
         raise ValueError(f"{path}: cannot be written ({error.strerror or error})") from None

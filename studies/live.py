@@ -20,7 +20,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 
 from studies.base import Study
-from studies.record import is_evidence
+from studies.record import is_evidence, reports_of
 from studies.reports import report_many
 from studies.snapshots import Snapshot
 from studies.urls import GoneError
@@ -28,6 +28,8 @@ from studies.writing import write_trial
 
 EVERY = 1.0
 """Seconds for which a report waits at most while the process does nothing else."""
+_RUNG = "completed_rung_"
+"""Beginning of the system attributes by which successive halving notes a trial's accuracy at each rung."""
 SHARE = 0.01
 """Of the time, what a process may take to read the trials of others for its pruner; it also reads them once
 when one of its own begins or ends."""
@@ -98,9 +100,29 @@ class LiveReports:
 
     def _read(self) -> None:
         begin = time.monotonic()
-        self._seen.trials = list(filter(is_evidence, self._study.trials()))
+        self._seen.trials = [_fit(trial) for trial in self._study.trials() if is_evidence(trial)]
         end = time.monotonic()
         self._read_again = end + (end - begin) / SHARE
+
+
+def _fit(trial: FrozenTrial) -> FrozenTrial:
+    """The trial without reports and rungs that another program must have written."""
+    reports = reports_of(trial)
+    rungs = [value for key, value in trial.system_attrs.items() if key.startswith(_RUNG)]
+    if len(reports) == len(trial.intermediate_values) and all(map(_is_rung, rungs)):
+        return trial
+    fit = copy.copy(trial)
+    fit.intermediate_values = reports
+    fit.system_attrs = {
+        key: value
+        for key, value in trial.system_attrs.items()
+        if not key.startswith(_RUNG) or _is_rung(value)
+    }
+    return fit
+
+
+def _is_rung(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value <= 1
 
 
 class _Seen(Snapshot):

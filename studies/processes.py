@@ -10,10 +10,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import socket
 from pathlib import Path
 
 _PROC = Path("/proc")
+_IS_PID = re.compile("[0-9]{1,9}")
 
 
 def process_name(pid: int) -> str:
@@ -25,7 +27,7 @@ def is_dead(name: str) -> bool:
     """Whether the process ran here and is certainly gone; false for one that ran elsewhere."""
     here, _, process = name.partition(f"{_here()}:")
     pid, _, start = process.partition(":")
-    if here or not start:
+    if here or not start or not _IS_PID.fullmatch(pid):
         return False
     state, start_now = _status(int(pid))
     if not state:

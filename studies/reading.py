@@ -296,6 +296,8 @@ class _Details:
             known = system.pop(FIXED)
             system[UNREAD] = {FIXED: f"its parameters must be a mapping, but are {brief(known)}"}
         for name, value, text in self.parameters[row.trial_id]:
+            if not isinstance(name, str):
+                continue
             try:
                 kind = _kind(text)
                 parameters[sys.intern(name)] = kind.distribution, kind.value(value)
@@ -324,7 +326,8 @@ class _Details:
 
 
 def _attributes(rows: Iterable[Sequence[str]]) -> dict[str, Any]:
-    return joined({sys.intern(key): _interned(value_of(text)) for key, text in rows})
+    named = ((key, text) for key, text in rows if isinstance(key, str))  # another program may leave it out
+    return joined({sys.intern(key): _interned(value_of(text)) for key, text in named})
 
 
 def _interned(value: Any) -> Any:

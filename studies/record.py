@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeGuard, TypeVar, get_args
 
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spaces.config import first_problem
 from spaces.text import brief
@@ -184,7 +184,7 @@ class Outcome(_Record):
     best_epoch: int | None = None
     tta_accuracy: float | None = None
     """Validation accuracy with test-time augmentation, of the weights that the value belongs to."""
-    seconds: float = 0.0
+    seconds: float = Field(default=0.0, ge=0, le=1e12)
     images_per_second: float | None = None
     peak_memory: int | None = None
     """Bytes: of the device's allocator on CUDA, else of the whole process."""

@@ -107,7 +107,7 @@ class SearchStudy(Study):
         slot = record.slot_of(attempt) or 0
         seed = derived_seed(self.record.seed, SAMPLING, slot)
         chosen = resolve_sampler(drawing.sampler, bool(self.space.levels), drawing.parallel)
-        drawn = DrawnStudy(self.optuna, excerpt(list(filter(record.is_evidence, known)), seed))
+        drawn = DrawnStudy(self.optuna, excerpt(self._evidence_of(known), seed))
         drawn.sampler = build_sampler(chosen, seed, self._fixed(slot))
         values = self.space.suggest(optuna.Trial(drawn, attempt._trial_id))
         try:
@@ -141,17 +141,15 @@ class SearchStudy(Study):
 
     def evidence(self) -> list[FrozenTrial]:
         """The attempts that make sense, with the parameters that do."""
-        return [self.fitting(trial) for trial in self.trials() if record.is_evidence(trial)]
+        return self._evidence_of(self.trials())
+
+    def _evidence_of(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        return [self.fitting(trial) for trial in trials if record.is_evidence(trial)]
 
     def fitting(self, trial: FrozenTrial) -> FrozenTrial:
         """The trial without those parameters that the space cannot have given it, so that another program
         wrote them; ``misfits_of`` tells of them."""
-        misfits = misfits_of(trial)
-        for name, value in trial.params.items():
-            try:
-                self._domain(name).accept(value)
-            except ValueError as error:
-                misfits[name] = str(error)
+        misfits = misfits_of(trial) | self._misfits(trial.params)
         if not misfits:
             return trial
         fitting = copy.copy(trial)
@@ -159,6 +157,18 @@ class SearchStudy(Study):
         fitting.distributions = {n: domain for n, domain in trial.distributions.items() if n not in misfits}
         fitting.system_attrs = {**trial.system_attrs, UNREAD: misfits}
         return fitting
+
+    def _misfits(self, values: Mapping[str, Any]) -> dict[str, str]:
+        found = {}
+        for name, value in values.items():
+            try:
+                self._domain(name).accept(value)
+            except ValueError as error:
+                found[name] = str(error)
+        return found
+
+    def _fits(self, values: Mapping[str, Any]) -> bool:
+        return not self._misfits(values)
 
     def _domain(self, name: str) -> Domain:
         if name not in self._domains:

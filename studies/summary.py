@@ -228,7 +228,7 @@ def leaderboard(closing: list[FrozenTrial]) -> tuple[Entry, ...]:
 
 def ranked(study: SearchStudy) -> tuple[Entry, ...]:
     """A study's leaderboard."""
-    return leaderboard(Slots(study.trials_in_brief()).closing_trials())
+    return leaderboard(Slots(map(study.fitting, study.trials_in_brief())).closing_trials())
 
 
 def _entry(fingerprint: str, trials: list[FrozenTrial]) -> Entry:
@@ -288,9 +288,16 @@ def as_json(study: SearchStudy) -> Iterator[str]:
     yield json.dumps(head, indent=2, allow_nan=False).removesuffix("\n}") + ',\n  "trials": ['
     before = "\n    "
     for trial in _in_turn(study, summary.attempts):
-        yield before + json.dumps(_attempt(study.fitting(trial), target), allow_nan=False)
+        yield before + _told(_attempt(study.fitting(trial), target))
         before = ",\n    "
     yield "\n  ]\n}\n"
+
+
+def _told(attempt: dict[str, Any]) -> str:
+    try:
+        return json.dumps(attempt, allow_nan=False)
+    except ValueError:  # another program wrote a number beyond all into the configuration
+        return json.dumps({**attempt, "configuration": None}, allow_nan=False)
 
 
 def _in_turn(study: SearchStudy, attempts: int) -> Iterator[FrozenTrial]:

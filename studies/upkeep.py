@@ -24,6 +24,7 @@ from studies.finalists import belongs
 from studies.folders import checkpoint_folder
 from studies.plan import find_plan
 from studies.processes import short_name
+from studies.record import leader_of, worker_of
 from studies.storage import again_if_lost, creation_lock, locked
 from studies.study import SearchStudy, check_name
 
@@ -50,8 +51,8 @@ def with_repetitions(study: Study) -> list[Study]:
 def work_on(study: Study) -> Work:
     """Who works on the study, as far as trials are running; those of the dead are put back first."""
     study.fail_lost()
-    running = [trial.user_attrs for trial in study.trials() if trial.state == TrialState.RUNNING]
-    names = (each.get(record.LEADER) or each.get(record.WORKER) or "another program" for each in running)
+    running = [trial for trial in study.trials() if trial.state == TrialState.RUNNING]
+    names = (leader_of(trial) or worker_of(trial) or "another program" for trial in running)
     return Work(len(running), tuple(dict.fromkeys(map(short_name, names))))
 
 

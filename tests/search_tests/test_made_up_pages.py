@@ -14,6 +14,7 @@ from search.dashboard.content import artifacts_of, charts_of, deserving, observe
 from search.dashboard.notes import study_note, trial_note
 from search.dashboard.server import guarded_app
 from studies import record
+from studies.files import write_text
 from studies.report.content import make_report
 from studies.report.page import render
 from studies.storage import open_storage
@@ -49,6 +50,18 @@ ROWS = (
     "UPDATE study_system_attributes SET value_json = '5' WHERE key = 'study:metric_names'",
 )
 """What another program can do to the rows of a study."""
+
+
+@pytest.mark.slow
+def test_a_report_of_characters_that_are_none_is_written(sqlite_url: str, tmp_path: Path) -> None:
+    with closing(open_storage(sqlite_url, create=True)) as storage:
+        study = make_study(storage, FREE, 2)
+        run_all(study, lambda values: 0.5 + values["optimizer.lr"] / 10)
+        study.add_notice("half of a letter: \ud83d")
+        write_text(
+            tmp_path / "r.html", render(make_report(storage, ["s"], sqlite_url, sqlite_url, resamples=2))
+        )
+    assert "half of a letter: \\ud83d" in (tmp_path / "r.html").read_text()
 
 
 @pytest.mark.slow

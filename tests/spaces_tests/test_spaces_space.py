@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spaces.config import Configuration
+from spaces.domain import Floats
 from spaces.parameter import Parameter
 from spaces.space import Space
 from spaces.text import load_yaml
@@ -257,6 +258,16 @@ def test_every_step_of_a_range_is_accepted_as_itself(low: int, steps: int, step:
     for i, point in enumerate(points):
         assert domain.accept(point) == point
         assert domain.accept(points[0] + i * step) == point
+
+
+def test_what_optuna_draws_from_small_steps_far_from_zero_is_accepted():
+    domain = Floats(999.0, 1000.0, step=1e-6)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(200):
+        drawn = domain.suggest(study.ask(), "x")
+        assert abs(domain.accept(drawn) - drawn) < 1e-9
+    with pytest.raises(ValueError, match="in steps of 1e-06"):
+        domain.accept(999.0000005)
 
 
 def test_the_grid_is_the_product_of_what_is_active() -> None:

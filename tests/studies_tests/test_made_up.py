@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings
 
 import optuna
 import pytest
@@ -24,13 +26,17 @@ from studies.effects import read_effects
 from studies.export import as_yaml, of_best, of_trial
 from studies.finalists import finalists_of
 from studies.listing import list_studies
+from studies.live import LiveReports
 from studies.looks import looks_of
+from studies.methods import build_pruner
 from studies.notes import add_note, note_of, set_generated, written_note
 from studies.plan import PlanStudy
+from studies.processes import process_name
 from studies.progress import ProgressMeter
 from studies.storage import Storage, open_storage
 from studies.study import SearchStudy
 from studies.summary import as_json, left_out, summarize
+from studies.upkeep import work_on
 
 MADE_UP: tuple[Any, ...] = ("x", [1], {}, None, -1, 1.5, True, [{"lr": "x"}], "\x1b[31m")
 IN_PLACE_OF_A_PART: tuple[Any, ...] = ("x", {}, None, 10**30)
@@ -365,6 +371,106 @@ def test_samplers_and_pruners_go_by_what_makes_sense_alone(study: SearchStudy) -
     plain.tell(ended.trial.number, 1.0)
     seen = [trial.number for trial in study.trials() if record.is_evidence(trial)]
     assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_samplers_draw_from_the_space_alone(storage: Storage, sampler: str) -> None:
+    study = make_study(storage, FREE, 14)
+    with catch_warnings(action="error", category=UserWarning):
+        while (number := len(study.trials())) < 12:
+            end(study, claim(study, "random"), "finished", 0.5 + number / 100)
+        wide = distribution_to_json(FloatDistribution(1e-3, 1e9, log=True))
+        made_up = {
+            "model.normalization": (1.0, CHOICES.replace("none", "other")),
+            "optimizer.lr": (1e8, wide),
+        }
+        for name, (value, distribution) in made_up.items():
+            stored(
+                study,
+                "UPDATE trial_params SET param_value = ?, distribution_json = ? "
+                "WHERE param_name = ? AND trial_id = ?",
+                value, distribution, name,
+            )  # fmt: skip
+        again = SearchStudy(storage, "s")
+        run_all(again, lambda _: 0.6, sampler)
+    assert {record.reason_of(trial) for trial in again.trials()} == {"finished"}
+
+
+def test_a_retry_has_no_parameter_that_is_made_up(study: SearchStudy) -> None:
+    drawn = claim(study)
+    end(study, drawn, "interrupted", epochs=1)
+    stored(
+        study,
+        "UPDATE trial_params SET param_value = 1e8 WHERE param_name = 'optimizer.lr' AND trial_id = ?",
+        trial=drawn.trial.number,
+    )
+    retried = claim(SearchStudy(study.storage, "s"))
+    assert retried.slot == drawn.slot
+    assert retried.configuration == drawn.configuration
+
+
+def test_pruners_go_by_accuracies_alone(study: SearchStudy) -> None:
+    study.optuna.pruner = build_pruner("asha", 4, 0.0)
+    for number in range(3):
+        stored(
+            study,
+            "UPDATE trial_intermediate_values SET intermediate_value = 7 WHERE step > 1 AND trial_id = ?",
+            trial=number,
+        )
+        forge(study, "completed_rung_0", "x", number, models.TrialSystemAttributeModel)
+    again = SearchStudy(study.storage, "s")
+    again.optuna.pruner = study.optuna.pruner
+    reports, of = LiveReports(again), claim(again)
+    reports.begin(of.trial_id)
+    for epoch in range(1, 4):
+        reports.report(of.trial_id, epoch, 0.9)
+        assert not reports.should_prune(of.trial_id)
+
+
+def test_rows_without_a_key_are_none(study: SearchStudy) -> None:
+    stored(study, "INSERT INTO trial_user_attributes (key, value_json, trial_id) VALUES (NULL, '1', ?)")
+    stored(study, "INSERT INTO trial_system_attributes (key, value_json, trial_id) VALUES (NULL, '1', ?)")
+    stored(
+        study,
+        "INSERT INTO trial_params (param_name, param_value, distribution_json, trial_id) "
+        "VALUES (NULL, 1, '{}', ?)",
+    )
+    with study.storage.engine.begin() as connection:
+        for table in ("user", "system"):
+            connection.exec_driver_sql(
+                f"INSERT INTO study_{table}_attributes (key, study_id, value_json) "
+                f"VALUES (NULL, {study.study_id}, '1')"
+            )
+    read_all(study)
+    complete(study.storage)
+    assert closed_once(study.storage)
+
+
+@pytest.mark.parametrize("name", [5, "HERE:x:1", "HERE:" + "9" * 30 + ":1", "HERE::1", "a:b:c:d"])
+@pytest.mark.parametrize("key", [record.LEADER, record.WORKER])
+def test_a_process_whose_name_is_made_up_is_not_known_to_be_dead(
+    study: SearchStudy, key: str, name: Any
+) -> None:
+    running = claim(study)
+    here = process_name(os.getpid()).rsplit(":", 2)[0]
+    forge(study, key, name.replace("HERE", here) if isinstance(name, str) else name, running.trial.number)
+    again = SearchStudy(study.storage, "s")
+    assert work_on(again).trials == 1
+
+
+def test_numbers_beyond_all_stop_no_sum_and_no_json(study: SearchStudy) -> None:
+    genuine = study.trials()[FORGED].user_attrs
+    forge(study, record.OUTCOME, {**genuine[record.OUTCOME], "seconds": 1.5e308}, FORGED)
+    read_all(study)
+    for number in ("NaN", "1e999"):
+        text = json.dumps(genuine[record.SETUP]).replace('"epochs": 4', f'"epochs": {number}')
+        assert number in text
+        stored(
+            study,
+            "UPDATE trial_user_attributes SET value_json = ? WHERE key = 'setup' AND trial_id = ?",
+            text,
+        )
+        read_all(study)
 
 
 def test_an_export_leaves_out_what_makes_no_sense(study: SearchStudy, sqlite_url: str) -> None:
