@@ -46,9 +46,9 @@ MISTAKES = [
     (("rename", "s", "a/ablate"), "NEW: must not end in /confirm or /ablate"),
     (
         ("rename", "s", "t"),
-        "study 's' must have no running trial, but somewhere:1 has 1 of it: stop it first",
+        "study 's' must have no running trial, but has 1 (of somewhere:1): stop it first",
     ),
-    (("delete", "s", "--yes"), "study 's' must have no running trial, but somewhere:1 has 1 of it"),
+    (("delete", "s", "--yes"), "study 's' must have no running trial, but has 1 (of somewhere:1)"),
 ]
 
 

@@ -158,7 +158,7 @@ def test_a_study_is_not_deleted_while_somebody_works_on_it(storage: Storage, dat
     working = claim(study)
     assert work_on(study).trials == 1
     before = rows(storage)
-    with pytest.raises(ValueError, match=r"'s' must have no running trial, but somewhere:1 has 1 of it"):
+    with pytest.raises(ValueError, match=r"'s' must have no running trial, but has 1 \(of somewhere:1\)"):
         delete(study, database_url)
     assert rows(storage) == before
     end(study, working, "finished")
