@@ -65,7 +65,8 @@ def refuse_work_on(study: Study) -> None:
     if (work := work_on(study)).trials:
         raise ValueError(
             f"study {study.name!r} must have no running trial, but has {work.trials} "
-            f"(of {', '.join(work.commands)}): stop it first (cifar-search stop), and wait for the end of the epoch"
+            f"(of {', '.join(work.commands)}): stop it first (cifar-search stop), and wait for the end of "
+            "the epoch"
         )
 
 

@@ -318,12 +318,15 @@ def _rendered(markdown: str) -> str:
 
 
 def test_the_best_trials_get_a_note_where_there_are_many() -> None:
-    trials = [optuna.trial.create_trial(value=(index * 37 % 1009) / 1009) for index in range(NOTED + 50)]
+    create = optuna.trial.create_trial
+    finished = {record.SLOT: 0, record.OUTCOME: {"reason": "finished"}}
+    trials = [create(value=(index * 37 % 1009) / 1009, user_attrs=finished) for index in range(NOTED + 50)]
     for number, trial in enumerate(trials):
         trial.number = number
-    failed = optuna.trial.create_trial(state=TrialState.FAIL)
-    running = optuna.trial.create_trial(state=TrialState.RUNNING)
-    chosen = noted([failed, running, *trials])
+    failed = create(state=TrialState.FAIL, user_attrs={record.SLOT: 0})
+    running = create(state=TrialState.RUNNING, user_attrs={record.SLOT: 0})
+    foreign, told = create(value=1.0), create(value=1.0, user_attrs={record.SLOT: 0})
+    chosen = noted([failed, running, foreign, told, *trials])
     assert len(chosen) == NOTED
     assert {t.value for t in chosen} == set(sorted((t.value for t in trials), reverse=True)[:NOTED])
     assert noted([running, failed]) == [failed]
