@@ -54,9 +54,6 @@ _TOO_LONG = {"22001", 1406}
 """How they say that a text is too long; without an encoding PostgreSQL counts bytes."""
 
 
-_DECODER = json.JSONDecoder(parse_constant=str)
-
-
 def rows_of(key: str, value: Any) -> dict[str, Any]:
     """The attributes by which a value is stored: itself, or its pieces and their number."""
     text = json.dumps(value)
@@ -68,10 +65,9 @@ def rows_of(key: str, value: Any) -> dict[str, Any]:
 
 
 def value_of(text: str) -> Any:
-    """What a row of an attribute says. Of one that another program wrote and that is no JSON, the text; NaN
-    and the infinities, which JSON has not, are texts too."""
+    """What a row of an attribute says. Of one that another program wrote and that is no JSON, the text."""
     try:
-        return _DECODER.decode(text)
+        return json.loads(text)
     except (ValueError, TypeError, RecursionError):
         return text
 

@@ -380,7 +380,7 @@ def _kind(text: str) -> _Kind:
     """
     try:
         bounds = json.loads(text)["attributes"]
-        if all(map(_is_plain, bounds.get("choices", bounds.values()))):
+        if all(map(_is_plain, bounds.get("choices", ()))):
             return _kind_of(json_to_distribution(text))
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         pass
@@ -396,7 +396,7 @@ def _kind_of(distribution: BaseDistribution) -> _Kind:
 
 
 def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, str) or _is_finite(value)
+    return value is None or isinstance(value, (str, int, float))
 
 
 def _is_finite(value: object) -> bool:
