@@ -173,8 +173,9 @@ class RayWorkers:
             refusal = self._ray.get(member.answer)
         except errors.RayTaskError as error:
             self._say(f"a worker failed: {str(error.cause or error).strip().splitlines()[-1]}")
-            self._ray.kill(member.actor, no_restart=False)  # Ray takes an exception for an answer
-            self._idle.append(member.actor)
+            # Ray takes an exception for an answer, and would kill a restarted actor in its next work
+            self._ray.kill(member.actor, no_restart=True)
+            self._idle.append(self._kind.remote())
             return "interrupted"
         except errors.ActorUnavailableError:
             self._idle.append(member.actor)

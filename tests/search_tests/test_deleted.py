@@ -26,6 +26,8 @@ __all__ = ["data_folder", "start"]
 pytestmark = pytest.mark.slow
 Start = Callable[..., Command]
 GONE = "study {!r} is not there any more: it was deleted or renamed"
+LONG = "10000"
+"""Epochs of which no machine trains all before a study is deleted."""
 QUICK = """
 question: Which learning rate?
 base:
@@ -113,7 +115,7 @@ def results(study: Study) -> dict[int | None, float | None]:
 def test_a_search_that_is_deleted_ends_at_once_and_spares_the_next_of_its_ids(
     start: Start, sqlite_url: str
 ) -> None:
-    command = begin(start, sqlite_url, run_words(sqlite_url, 4, 2), "s", 2)
+    command = begin(start, sqlite_url, run_words(sqlite_url, 4, 2, "--epochs", LONG), "s", 2)
     joined = begin(start, sqlite_url, ["worker", "s", "--storage", sqlite_url, "--workers", "1"], "s", 3)
     dashboard = Dashboard(start, sqlite_url)
     with opened(sqlite_url, "s") as study:
@@ -133,7 +135,7 @@ def test_a_search_that_is_deleted_ends_at_once_and_spares_the_next_of_its_ids(
 
 
 def test_a_search_on_a_server_that_is_deleted_ends_at_once(start: Start, postgres_url: str) -> None:
-    command = begin(start, postgres_url, run_words(postgres_url, 4, 2), "s", 2)
+    command = begin(start, postgres_url, run_words(postgres_url, 4, 2, "--epochs", LONG), "s", 2)
     words = ["worker", "s", "--storage", postgres_url, "--workers", "1"]
     joined = begin(start, postgres_url, words, "s", 3)
     dashboard = Dashboard(start, postgres_url)
@@ -174,7 +176,7 @@ def test_a_confirmation_of_which_a_study_is_deleted_ends_with_a_line(
     start: Start, sqlite_url: str, tmp_path: Path, deleted: str
 ) -> None:
     """Its own; or the search's, which is not needed until the results are told."""
-    (tmp_path / "long.yaml").write_text(QUICK.replace("epochs: 1,", "epochs: 300,"))
+    (tmp_path / "long.yaml").write_text(QUICK.replace("epochs: 1,", "epochs: 1500,"))
     assert start(*run_words(sqlite_url, 1, 1, space="long")).ended() == 0
     words = ["confirm", "s", "--top", "1", "--seeds", "2", "--storage", sqlite_url, "--workers", "1"]
     command, dashboard = begin(start, sqlite_url, words, "s/confirm", 1), Dashboard(start, sqlite_url)

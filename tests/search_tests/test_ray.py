@@ -252,7 +252,7 @@ def test_workers_without_images_leave_with_one_line_and_those_without_a_place_wh
         assert run() == 1
         assert lines[-1] == "workers keep dying without finishing a trial; giving up"
         failures = [line for line in lines if line.startswith("a worker failed: ")]
-        assert len(failures) == HOPELESS
+        assert len(failures) == HOPELESS, lines
         assert all("gone.db: the file does not exist" in line for line in failures)
         take_the_only_core()
         study.set_total(0)
