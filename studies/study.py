@@ -262,13 +262,16 @@ def check_name(name: str) -> str:
     """Return ``name`` if a study may be called so.
 
     Raises:
-        ValueError: if it is blank, too long, no plain text, or would look like an option or a plan's name.
+        ValueError: if it is blank, too long, no plain text, a URL, or would look like an option or a plan's
+            name.
     """
     if not name.strip() or len(name) > LONGEST_NAME or not is_plain_text(name) or name[0] == "-":
         raise ValueError(
             f"must have 1 to {LONGEST_NAME} printable characters, the first not a dash, but got {len(name)}: "
             f"{brief(name)}"
         )
+    if "://" in name:  # not repeated: it may hold a password, and names are shown everywhere
+        raise ValueError("must be a name, but got a URL (that of a database belongs to --storage)")
     if re.search(r"/(confirm(-\d+-fold)?|ablate)$", name):
         raise ValueError(
             f"must not end in /confirm or /ablate, which name repetitions, but got {brief(name)}"

@@ -43,6 +43,7 @@ MISTAKES = [
     (("rename", "s", "s"), "NEW: must be another name than the study has, but got 's'"),
     (("rename", "s", ""), "must not be empty"),
     (("rename", "s", " "), "NEW: must have 1 to 200 printable characters"),
+    (("rename", "s", "mysql://u:secret@h/d"), "NEW: must be a name, but got a URL"),
     (("rename", "s", "a/ablate"), "NEW: must not end in /confirm or /ablate"),
     (
         ("rename", "s", "t"),

@@ -374,3 +374,9 @@ def test_a_lock_is_one_by_whatever_spelling_the_server_takes_for_its_database(my
         first.dispose()
         second.dispose()
         administer(MYSQL, f"DROP DATABASE {other.database}")
+
+
+def test_a_url_is_no_name_and_its_password_is_not_repeated() -> None:
+    with pytest.raises(ValueError, match="must be a name, but got a URL") as refused:
+        check_name("postgresql://u:secret@h/d")
+    assert "secret" not in str(refused.value)
