@@ -221,6 +221,10 @@ def _told(error: Exception, url: URL) -> Exception:
         return StorageError(f"storage {masked(url)}: the database is damaged: {clean_message(error, url)}")
     if isinstance(error, (SQLAlchemyError, StorageInternalError, sqlite3.Error)):
         return RefusedError(f"storage {masked(url)}: {clean_message(error, url)}")
+    if type(error) is LookupError:  # SQLAlchemy's, for a name that is none of an enumeration's
+        return StorageError(
+            f"storage {masked(url)}: another program wrote into it: {clean_message(error, url)}"
+        )
     return error
 
 

@@ -33,7 +33,8 @@ from studies.notes import add_note, note_of, set_generated, written_note
 from studies.plan import PlanStudy
 from studies.processes import process_name
 from studies.progress import ProgressMeter
-from studies.storage import Storage, open_storage
+from studies.record import Drawing
+from studies.storage import Storage, StorageError, open_storage
 from studies.study import SearchStudy
 from studies.summary import as_json, left_out, summarize
 from studies.upkeep import work_on
@@ -425,6 +426,20 @@ def test_pruners_go_by_accuracies_alone(study: SearchStudy) -> None:
     for epoch in range(1, 4):
         reports.report(of.trial_id, epoch, 0.9)
         assert not reports.should_prune(of.trial_id)
+
+
+def test_a_study_without_a_direction_that_there_is_is_listed_and_refused_in_one_line(
+    study: SearchStudy,
+) -> None:
+    with study.storage.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE study_directions SET direction = 'x'")
+    assert [each.name for each in list_studies(study.storage)] == ["s"]
+    with pytest.raises(StorageError, match="another program wrote into it: 'x' is not among") as refused:
+        study.storage.get_all_studies()
+    assert len(str(refused.value).splitlines()) == 1
+    assert (
+        refusal(lambda: SearchStudy(study.storage, "s").claim("w", Drawing(sampler="tpe"))).count("\n") == 0
+    )
 
 
 def test_rows_without_a_key_are_none(study: SearchStudy) -> None:
