@@ -148,7 +148,7 @@ def test_a_cluster_that_loses_a_node_closes_exactly_the_total_for_those_with_the
     monkeypatch.setenv("CIFAR_SEARCH_STORAGE", url)
     with ray_cluster() as cluster:
         other = cluster.add_node()
-        words = run_words(url, 6, 2, "--ray", cluster.address)
+        words = run_words(url, 6, 2, "--epochs", "1500", "--ray", cluster.address)
         del words[words.index("--storage") : words.index("--storage") + 2]
         stranger = start(*words)
         assert stranger.ended() == 2, stranger.output
